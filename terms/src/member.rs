@@ -1,7 +1,7 @@
 //! Members: a pod's name is not enough to know which data is meant.
 
-use crate::epoch::{Epoch, base32, is_base32};
 use crate::Malformed;
+use crate::epoch::{Epoch, base32, is_base32};
 use std::{fmt, str::FromStr};
 
 /// The name of a member and of its pod: the set's name, a dash, an ordinal from 1 up (`orders-2`).

@@ -77,8 +77,9 @@ mod tests {
     }
 
     fn subsets(members: &[MemberId]) -> impl Iterator<Item = BTreeSet<MemberId>> + '_ {
-        (0..1u32 << members.len())
-            .map(|bits| members.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, m)| m.clone()).collect())
+        (0..1u32 << members.len()).map(|bits| {
+            members.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, m)| m.clone()).collect()
+        })
     }
 
     /// What "sealed" means, by its definition: no set of unpledged followers is left that the leader could hear W from.

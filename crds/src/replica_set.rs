@@ -1,0 +1,373 @@
+//! PgReplicaSet: what a user asks for.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A PostgreSQL replica set: one leader that takes the writes, and followers that take over.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "pgconvoy.dev",
+    version = "v1alpha1",
+    kind = "PgReplicaSet",
+    plural = "pgreplicasets",
+    shortname = "pgrs",
+    namespaced,
+    status = "PgReplicaSetStatus",
+    scale(
+        spec_replicas_path = ".spec.members",
+        status_replicas_path = ".status.members",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
+    printcolumn(name = "Durability", type_ = "string", json_path = ".status.durability"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PgReplicaSetSpec {
+    /// Any stock PostgreSQL image, 15 to 18.
+    pub image: String,
+    /// When to pull the image. Default: `IfNotPresent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Secrets to pull images with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// User and group id that PostgreSQL runs as: 999 in Debian images (default), 70 in Alpine ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_user: Option<i64>,
+    /// How many members: one leader and its followers. 1 = a single instance.
+    pub members: i32,
+    /// Where the data lies.
+    pub storage: Storage,
+    /// When a commit is acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// PostgreSQL's own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgresql: Option<PostgreSql>,
+    /// How the first data comes to be. Default: an empty database `app`, owned by `app`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+    /// Seconds that a pod has to stop in (its grace period). Default: 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_seconds: Option<i64>,
+    /// CPU and memory of the `postgres` container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// What else the pods should carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+    /// Annotations of the Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Services>,
+}
+
+/// When to pull an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has none.
+    IfNotPresent,
+    /// The node must have it.
+    Never,
+}
+
+/// Where the data lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of each member's volume. It can grow, not shrink.
+    pub size: Quantity,
+    /// Storage class; default: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+    /// What happens to the volumes when the set is deleted or scaled down. Default: `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_deleted: Option<WhenDeleted>,
+}
+
+/// What happens to a volume whose member is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenDeleted {
+    /// It stays, for a person to decide.
+    Keep,
+    /// It is deleted.
+    Delete,
+}
+
+/// When a commit is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Durability {
+    /// `quorum` (default): once enough followers have flushed it. `async`: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DurabilityMode>,
+    /// How many followers must have flushed a commit. Default: 1, or 0 with a single member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledgements: Option<i32>,
+}
+
+/// Whether commits wait for followers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum DurabilityMode {
+    /// They wait.
+    Quorum,
+    /// They do not; what a dead leader had not sent is lost.
+    Async,
+}
+
+/// PostgreSQL's own settings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgreSql {
+    /// Settings as in `postgresql.conf`, text or integer. Those that pgconvoy owns are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, IntOrString>,
+    /// Lines of `pg_hba.conf` for clients, in order, instead of the default (`hostssl all all all scram-sha-256`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hba: Vec<String>,
+}
+
+/// How the first data comes to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// A new, empty database.
+    pub initdb: InitDb,
+}
+
+/// A new, empty database. Unchangeable once made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InitDb {
+    /// Name of the application database. Default: `app`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// Role that owns it. Default: the database's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Whether pages carry checksums. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_checksums: Option<bool>,
+    /// Locale. Default: `C.UTF-8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// Encoding. Default: `UTF8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+}
+
+/// What else the pods should carry.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Labels, besides pgconvoy's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Nodes that may be used.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Affinity, instead of the default (members on different nodes where possible).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Tolerations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Spread over zones and the like, instead of the default (zones, where possible).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Priority class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+}
+
+/// Annotations of the Services.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Services {
+    /// Of `<set>-rw`, which leads to the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rw: Option<ServiceTemplate>,
+    /// Of `<set>-ro`, which leads to the followers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ro: Option<ServiceTemplate>,
+    /// Of `<set>-r`, which leads to every member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r: Option<ServiceTemplate>,
+}
+
+/// What a Service should carry.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceTemplate {
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What is. Every field has one writer: the operator, but `memberStates[]`, where each agent writes its own entry.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PgReplicaSetStatus {
+    /// The generation that the rest of the status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, Configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The names of the members that the set should have now. Agents take it as the roster; a member leaves the roster
+    /// first, then the rule, then its pod is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roster: Vec<String>,
+    /// How many members are attached, for `/scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<i32>,
+    /// Attached / asked for, like `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// The member that leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// The epoch in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// The rule in force, like `quorum 1/2` or `async`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<String>,
+    /// Label selector of the pods, for `/scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// PostgreSQL's system identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_id: Option<String>,
+    /// What each member says of itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_states: Vec<MemberState>,
+}
+
+/// What a member says of itself; written by its agent when something happened, never periodically.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberState {
+    /// The member.
+    pub name: String,
+    /// `Leader` or `Follower`; absent while it is neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<MemberRole>,
+    /// One word: what it is doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<MemberPhase>,
+    /// A sentence: what it waits for or what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The name of its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// The epoch it is attached in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// UID of the pod that wrote this entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The node it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// PostgreSQL's version, like `17.6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// PostgreSQL's system identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_id: Option<String>,
+    /// Since when it is in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Parameters of the spec that wait for a restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_restart: Vec<String>,
+    /// Why PostgreSQL refuses the configuration of the spec; the last good one stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration_error: Option<String>,
+}
+
+/// A member's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// It takes the writes.
+    Leader,
+    /// It replays the leader's log.
+    Follower,
+}
+
+/// What a member is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberPhase {
+    /// It looks at its volume, or waits for a term.
+    Starting,
+    /// It makes the first database.
+    Initializing,
+    /// It copies the data of another member.
+    Cloning,
+    /// PostgreSQL replays its own log.
+    Recovering,
+    /// It is not attached to a leader yet, or has a long way to go.
+    CatchingUp,
+    /// It takes part in this epoch.
+    Attached,
+    /// PostgreSQL was stopped because leadership is in doubt or is elsewhere.
+    Fenced,
+    /// A person must look; the message says at what.
+    Failed,
+    /// It was asked to stop.
+    Stopping,
+}
+
+/// Defaults that are part of the contract, and what follows from the spec alone.
+impl PgReplicaSetSpec {
+    /// User and group of PostgreSQL.
+    pub fn uid(&self) -> i64 {
+        self.run_as_user.unwrap_or(999)
+    }
+
+    /// W: how many followers must have flushed a commit before it is acknowledged.
+    pub fn acknowledgements(&self) -> u32 {
+        let durability = self.durability.as_ref();
+        if durability.and_then(|d| d.mode) == Some(DurabilityMode::Async) {
+            return 0;
+        }
+        let wanted = durability.and_then(|d| d.acknowledgements).unwrap_or(1);
+        u32::try_from(wanted.min(self.members - 1)).unwrap_or(0)
+    }
+
+    /// The initdb options, with their defaults filled in.
+    pub fn initdb(&self) -> InitDb {
+        let given = self.bootstrap.as_ref().map(|b| b.initdb.clone()).unwrap_or_default();
+        let database = given.database.unwrap_or_else(|| "app".to_owned());
+        InitDb {
+            owner: Some(given.owner.unwrap_or_else(|| database.clone())),
+            database: Some(database),
+            data_checksums: Some(given.data_checksums.unwrap_or(true)),
+            locale: Some(given.locale.unwrap_or_else(|| "C.UTF-8".to_owned())),
+            encoding: Some(given.encoding.unwrap_or_else(|| "UTF8".to_owned())),
+        }
+    }
+
+    /// Seconds that a pod has to stop in.
+    pub fn stop_timeout_seconds(&self) -> i64 {
+        self.stop_timeout_seconds.unwrap_or(60)
+    }
+}
