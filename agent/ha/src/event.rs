@@ -1,0 +1,165 @@
+//! What happens to a member.
+
+use crate::Local;
+use pgconvoy_terms::{ChangeId, Epoch, Lsn, MemberId, MemberName, Position, Term, TimelineId};
+use std::collections::BTreeSet;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passed. Comes at least every 500 ms, and at [`crate::Output::wake`].
+    Tick,
+    /// The PgTerm was read, by watch or by GET. `proof` = the time at which a quorum GET that returned it was *sent*;
+    /// a watch proves nothing.
+    Term {
+        /// What it holds.
+        register: Register,
+        /// When the reading was asked for.
+        proof: Option<crate::Instant>,
+    },
+    /// How [`crate::Effect::Swap`] ended.
+    Swapped(SwapOutcome),
+    /// Whether this member holds the Lease now.
+    Lease(bool),
+    /// The spec, as far as it matters here.
+    Spec(Spec),
+    /// PostgreSQL and the volume, as they are.
+    Local(Local),
+    /// A peer asks; it gets its answer by [`crate::Effect::Reply`] or through [`crate::Effect::Admit`].
+    Asked {
+        /// Who asks (the name in its certificate).
+        from: MemberName,
+        /// To name the question in the answer.
+        id: AskId,
+        /// What.
+        ask: Ask,
+    },
+    /// A peer answered what [`crate::Effect::Ask`] asked, or did not within its deadline.
+    Answered {
+        /// The question.
+        id: AskId,
+        /// Who was asked.
+        from: MemberName,
+        /// What it said.
+        answer: Result<Answer, Unreachable>,
+    },
+    /// The pod is to stop.
+    Stop,
+}
+
+/// The register as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Its resourceVersion: what a swap is based on.
+    pub version: String,
+    /// The term in it; `None` at number 0.
+    pub term: Option<Term>,
+}
+
+/// How a compare-and-swap ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwapOutcome {
+    /// Done; this is the register now.
+    Won(Register),
+    /// Somebody else changed it before. Read it again.
+    Lost,
+    /// No answer: it may have been done or not. Read it again.
+    Unknown,
+    /// The API server refuses the content; a bug or a tampered term. The sentence is for a person.
+    Refused(String),
+}
+
+/// What the user asks for, as far as the protocol is concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Spec {
+    /// Who should be a member now; empty = not known yet.
+    pub roster: BTreeSet<MemberName>,
+    /// W that is asked for.
+    pub acknowledgements: u32,
+}
+
+/// The name of one question between agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// A peer that did not answer in time, or cannot be reached. Proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreachable;
+
+/// What members ask each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Promise to take part in no epoch before this one.
+    Pledge {
+        /// The term that opened it.
+        term: Term,
+    },
+    /// Keep this term on your volume (Confirm, and the first half of Reconfigure).
+    Store {
+        /// The term.
+        term: Term,
+    },
+    /// Is this epoch still your promise?
+    Vouch {
+        /// The epoch.
+        epoch: Epoch,
+        /// Names this very question.
+        nonce: u64,
+    },
+    /// Let me follow you in this epoch.
+    Attach {
+        /// The epoch, which the asker has stored as its promise.
+        epoch: Epoch,
+        /// The asker and its data.
+        member: MemberId,
+        /// How much of the log it holds; `None`: nothing yet, it is about to clone.
+        position: Option<Position>,
+    },
+}
+
+/// What members answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Promised, and on disk. The position is there once it is known for sure and nothing is received any more.
+    Pledged {
+        /// Who promised; `None`: a member without data, which counts for nothing.
+        member: Option<MemberId>,
+        /// How much of the log it holds; `None`: not known yet, ask again.
+        position: Option<Position>,
+    },
+    /// Stored, and on disk; nothing is received from an earlier leader any more.
+    Stored {
+        /// Who stored it; `None`: a member without data, which counts for nothing.
+        member: Option<MemberId>,
+    },
+    /// The epoch is still what I promised.
+    Vouched {
+        /// Who says so.
+        member: MemberId,
+        /// The question.
+        nonce: u64,
+    },
+    /// You may stream through this slot.
+    Admitted {
+        /// The replication slot.
+        slot: String,
+    },
+    /// Your log left mine.
+    Diverged {
+        /// Your timeline.
+        timeline: TimelineId,
+        /// Where mine left it.
+        fork: Lsn,
+    },
+    /// Not now; ask again later.
+    NotYet,
+    /// No. The asker learns what this member goes by.
+    Refused {
+        /// A sentence.
+        why: String,
+        /// The newest change this member acted on.
+        head: Option<ChangeId>,
+        /// The epoch it promised.
+        promised: Option<Epoch>,
+    },
+}

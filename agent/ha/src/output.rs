@@ -1,0 +1,206 @@
+//! What a member should do.
+
+use crate::{Ask, AskId, Instant};
+use pgconvoy_terms::{ChangeId, Epoch, Incarnation, MemberId, MemberName, Position, Rule, Tag, Term};
+use std::collections::BTreeSet;
+
+/// What follows from one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Deeds that happen once, in this order. One behind [`Effect::Persist`] waits until that is on disk.
+    pub effects: Vec<Effect>,
+    /// What the volume and PostgreSQL should be.
+    pub want: Want,
+    /// How long PostgreSQL may run without news from this agent.
+    pub permission: Permission,
+    /// Whether the Lease should be held: taken when free, renewed, given up when no longer wanted.
+    pub lease: bool,
+    /// What the Services should lead to; `None`: not this member's business.
+    pub publish: Option<Publication>,
+    /// Whether the pod is Ready: attached in the epoch in force.
+    pub ready: bool,
+    /// What this member is doing, for its status entry and for people.
+    pub activity: Activity,
+    /// When to step again at the latest.
+    pub wake: Instant,
+}
+
+/// A deed that happens once.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Put this record on the volume: written, renamed, fsynced. When that fails the agent ends itself.
+    Persist(Record),
+    /// Replace the register by `term`, if its version is still this one.
+    Swap {
+        /// The version it must still have.
+        version: String,
+        /// What to put there.
+        term: Term,
+    },
+    /// Read the register by a quorum GET, and report it as [`crate::Event::Term`] with proof.
+    Read,
+    /// Ask a peer; answer or deadline come back as [`crate::Event::Answered`].
+    Ask {
+        /// Names the question.
+        id: AskId,
+        /// Whom.
+        to: MemberName,
+        /// What.
+        ask: Ask,
+        /// Milliseconds.
+        within: u64,
+    },
+    /// Answer a peer.
+    Reply {
+        /// The question.
+        id: AskId,
+        /// The answer.
+        answer: crate::Answer,
+    },
+    /// Look whether this follower's log is a part of ours; make its slot and answer [`crate::Answer::Admitted`], or
+    /// answer [`crate::Answer::Diverged`]. Only while PostgreSQL is writable for `epoch`; else answer
+    /// [`crate::Answer::NotYet`].
+    Admit {
+        /// The question to answer.
+        id: AskId,
+        /// Our epoch.
+        epoch: Epoch,
+        /// Who wants in.
+        member: MemberId,
+        /// How much of the log it holds; `None`: it is about to clone.
+        position: Option<Position>,
+    },
+    /// Something that a person must know: written as an Event and logged.
+    Alarm {
+        /// One word, a reason in CamelCase.
+        reason: &'static str,
+        /// A sentence.
+        message: String,
+    },
+}
+
+/// What a member keeps on its volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// The name of its data: also while that is still being made.
+    pub incarnation: Option<Incarnation>,
+    /// It takes part in no earlier epoch.
+    pub promised: Option<Epoch>,
+    /// The term it acted on last.
+    pub head: Option<Term>,
+    /// The last epoch for which its PostgreSQL was made writable.
+    pub led: Option<Epoch>,
+}
+
+impl Record {
+    /// The id of the newest change acted on.
+    pub fn head_id(&self) -> Option<&ChangeId> {
+        self.head.as_ref().and_then(Term::head)
+    }
+}
+
+/// What the volume and PostgreSQL should be, numbered: [`crate::Local::applied`] says which one has been reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// Goes up whenever `kind` changes.
+    pub revision: u64,
+    /// What.
+    pub kind: WantKind,
+}
+
+/// What the volume and PostgreSQL should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantKind {
+    /// Leave everything as it is.
+    Keep,
+    /// Kill every process of PostgreSQL at once (fence), and stay down.
+    Fenced,
+    /// Stop PostgreSQL in an orderly way, and stay down.
+    Stopped,
+    /// The volume is empty: make a new database on it, under this name. Nothing runs afterwards.
+    Found {
+        /// The name of the new data.
+        incarnation: Incarnation,
+    },
+    /// The volume is empty (or holds what may be thrown away): copy the set's data onto it. Nothing runs afterwards.
+    Clone {
+        /// The name of the new data.
+        incarnation: Incarnation,
+        /// Whom to copy from.
+        from: MemberName,
+        /// Slot of the leader that keeps the log meanwhile.
+        slot: String,
+        /// Whether good data is to be thrown away first.
+        replace: bool,
+    },
+    /// A standby that receives from nobody and whose position is known.
+    Detached,
+    /// A standby that streams from the leader.
+    Follow {
+        /// Whom.
+        leader: MemberName,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Under which name.
+        tag: Tag,
+        /// Through which slot.
+        slot: String,
+    },
+    /// Writable: promoted (from [`WantKind::Detached`]) for this epoch, or, with epoch number 1, started as initdb made
+    /// it; then with `rule` in force and the epoch's row committed.
+    Lead {
+        /// The epoch, whose number the timeline must have.
+        epoch: Epoch,
+        /// By which rule commits are acknowledged.
+        rule: Rule,
+        /// Whether clients are let in; never before `rule` is in force and the row is committed.
+        gate: bool,
+    },
+}
+
+/// How long PostgreSQL may run without news from the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// No limit.
+    Forever,
+    /// Until then; every step may move it.
+    Until(Instant),
+}
+
+/// What the Services should lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Whose leader says so.
+    pub epoch: Epoch,
+    /// The leader, for `-rw` and `-r`; `None` while clients are not let in.
+    pub leader: Option<MemberName>,
+    /// Followers that stream, for `-ro` and `-r`.
+    pub followers: BTreeSet<MemberName>,
+}
+
+/// What this member is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// Waiting: for what.
+    Waiting(String),
+    /// Making the first database.
+    Founding,
+    /// Copying data from this member.
+    Cloning(MemberName),
+    /// PostgreSQL replays its own log.
+    Recovering,
+    /// Collecting pledges for this epoch, becoming its leader, or waiting for its barrier.
+    Electing(Epoch),
+    /// Not yet streaming from this leader.
+    Attaching(MemberName),
+    /// Streaming in this epoch.
+    Following(MemberName, Epoch),
+    /// Leading in this epoch; the text says what is not as asked for, if anything.
+    Leading(Epoch, Option<String>),
+    /// PostgreSQL was stopped because leadership is in doubt.
+    Fenced(String),
+    /// A person must look.
+    Failed(String),
+    /// On the way down.
+    Stopping,
+}
