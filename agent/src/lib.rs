@@ -1,1 +1,9 @@
-//! x
+//! The per-pod process of pgconvoy: it turns a pod with a stock PostgreSQL image into a member of a replica set.
+//!
+//! [`pgconvoy_ha`] decides; everything here carries out or reports. `docs/architecture.md` has the picture.
+
+pub mod coordination;
+pub mod http;
+pub mod peers;
+pub mod postgres;
+pub mod settings;
