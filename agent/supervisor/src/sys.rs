@@ -1,0 +1,164 @@
+//! The only unsafe code of the workspace: what neither the standard library nor nix does for a PID 1.
+//!
+//! * `fork` and `execve` by hand. [`std::process::Command`] waits until the child has executed (a `chdir` into a hung
+//!   volume would hang the server) and reaps it itself when it could not (a `waitpid(-1)` elsewhere turns that into a
+//!   panic). Here `fork` returns at once, and the child reports through a pipe.
+//! * `waitpid` by hand: nix loses the process id of a child that died of a real-time signal.
+//! * two settings of the C library's allocator.
+#![allow(unsafe_code)]
+
+use nix::{
+    errno::Errno,
+    libc,
+    unistd::{ForkResult, Pid, fork},
+};
+use pgconvoy_supervisor::protocol::Exit;
+use std::{
+    ffi::{CString, c_char, c_int},
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
+
+/// One arena for all threads, and big buffers back to the kernel when they are freed: this process shall stay small
+/// after it has carried a megabyte of output.
+pub(crate) fn tune_allocator() {
+    // SAFETY: mallopt takes integers and may be called at any time; no other thread exists yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
+    }
+}
+
+/// Takes one ended child, whoever started it.
+pub(crate) fn reap() -> Option<(Pid, Exit)> {
+    let mut status: c_int = 0;
+    // SAFETY: `status` is valid for writing during the call, which keeps no pointer.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let exit = if libc::WIFEXITED(status) {
+        Exit::Code(libc::WEXITSTATUS(status))
+    } else {
+        Exit::Signal(libc::WTERMSIG(status))
+    };
+    Some((Pid::from_raw(pid), exit))
+}
+
+/// A program, ready to be executed without any further allocation.
+pub(crate) struct Image {
+    /// Paths to try, in order.
+    pub(crate) candidates: Vec<CString>,
+    /// Arguments, the program's name included.
+    pub(crate) args: Vec<CString>,
+    /// The whole environment.
+    pub(crate) env: Vec<CString>,
+    /// The working directory.
+    pub(crate) cwd: CString,
+}
+
+/// The descriptors of a new process. None of them is 0, 1 or 2.
+pub(crate) struct Descriptors<'a> {
+    /// Standard input.
+    pub(crate) stdin: BorrowedFd<'a>,
+    /// Standard output and standard error; without, those of the supervisor.
+    pub(crate) output: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// Takes a report if the program cannot be executed, and closes if it was. Close-on-exec.
+    pub(crate) report: BorrowedFd<'a>,
+}
+
+/// What the child could not do: the bytes of the report are this number and the error number, native-endian `i32`s.
+pub(crate) const STAGE_CHDIR: i32 = 1;
+pub(crate) const STAGE_EXEC: i32 = 2;
+pub(crate) const STAGE_SETUP: i32 = 3;
+
+/// Forks; the child leads a process group of its own, has default signals, and executes the program.
+pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid, Errno> {
+    let pointers =
+        |list: &[CString]| -> Vec<*const c_char> { list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect() };
+    let (candidates, args, env) = (pointers(&image.candidates), pointers(&image.args), pointers(&image.env));
+    let stdin = descriptors.stdin.as_raw_fd();
+    let output = descriptors.output.map(|(out, err)| (out.as_raw_fd(), err.as_raw_fd()));
+    let report = descriptors.report.as_raw_fd();
+    let cwd = image.cwd.as_ptr();
+
+    // SAFETY: the process has several threads, so the child may only make calls that are async-signal-safe until it
+    // executes. `child` makes such calls only, allocates nothing, cannot panic and does not return.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            // Both sides do it: whoever comes first, a kill of the group finds it. Fails once the child has executed.
+            let _ = nix::unistd::setpgid(child, child);
+            Ok(child)
+        }
+        ForkResult::Child => {
+            // SAFETY: the pointers are NUL-terminated strings and NULL-terminated lists of such, which live in this
+            // frame and in `image`; the descriptors are open.
+            unsafe { child(&candidates, &args, &env, cwd, stdin, output, report) }
+        }
+    }
+}
+
+/// The child between `fork` and `execve`.
+///
+/// # Safety
+/// The lists are NULL-terminated lists of NUL-terminated strings, `cwd` is one, the descriptors are open and above 2.
+unsafe fn child(
+    candidates: &[*const c_char],
+    args: &[*const c_char],
+    env: &[*const c_char],
+    cwd: *const c_char,
+    stdin: c_int,
+    output: Option<(c_int, c_int)>,
+    report: c_int,
+) -> ! {
+    // SAFETY: plain system calls with valid descriptors and the pointers that the caller vouches for; `empty` is
+    // written by sigemptyset before it is read; the signal handlers are set to the default action.
+    unsafe {
+        libc::setpgid(0, 0);
+        let mut wired = libc::dup2(stdin, 0) >= 0;
+        if let Some((out, err)) = output {
+            wired &= libc::dup2(out, 1) >= 0 && libc::dup2(err, 2) >= 0;
+        }
+        if !wired {
+            fail(report, STAGE_SETUP, Errno::last_raw());
+        }
+        // All are close-on-exec. But a child that hangs before it executes would hold them open: a client's connection
+        // would not close, a pipe would not end. Kernels before 5.9 lack the call; then so be it.
+        let report_number = report.unsigned_abs();
+        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, report_number.saturating_sub(1), 0 as libc::c_uint);
+        libc::syscall(libc::SYS_close_range, report_number + 1, libc::c_uint::MAX, 0 as libc::c_uint);
+
+        // Rust ignores SIGPIPE, and the server blocks what it reads from a descriptor; both would be inherited.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let mut empty = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(empty.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut());
+
+        if libc::chdir(cwd) < 0 {
+            fail(report, STAGE_CHDIR, Errno::last_raw());
+        }
+        let mut worst = libc::ENOENT;
+        for candidate in candidates.iter().take_while(|c| !c.is_null()) {
+            libc::execve(*candidate, args.as_ptr(), env.as_ptr());
+            // As a shell does: the next directory of PATH, but the reason is the one that is not "not there".
+            match Errno::last_raw() {
+                libc::ENOENT | libc::ENOTDIR => {}
+                error => worst = error,
+            }
+        }
+        fail(report, STAGE_EXEC, worst)
+    }
+}
+
+/// Reports and ends the child.
+///
+/// # Safety
+/// Only in the child; `report` is open.
+unsafe fn fail(report: c_int, stage: i32, error: i32) -> ! {
+    let words = [stage, error];
+    // SAFETY: the buffer is valid for 8 bytes; _exit runs no destructor or handler of the parent.
+    unsafe {
+        libc::write(report, words.as_ptr().cast(), size_of_val(&words));
+        libc::_exit(127)
+    }
+}
