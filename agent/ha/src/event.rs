@@ -143,6 +143,8 @@ pub enum Answer {
     Admitted {
         /// The replication slot.
         slot: String,
+        /// Whom to copy from, if a copy is needed: a follower that is near where there is one, else the leader.
+        from: MemberName,
     },
     /// Your log left mine.
     Diverged {

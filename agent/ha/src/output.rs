@@ -69,6 +69,8 @@ pub enum Effect {
         member: MemberId,
         /// How much of the log it holds; `None`: it is about to clone.
         position: Option<Position>,
+        /// Whom it should copy from, if it must.
+        from: MemberName,
     },
     /// Something that a person must know: written as an Event and logged.
     Alarm {
@@ -82,8 +84,10 @@ pub enum Effect {
 /// What a member keeps on its volume.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
-    /// The name of its data: also while that is still being made.
+    /// The name of its data.
     pub incarnation: Option<Incarnation>,
+    /// The name of data that is being made (a new database, a copy); it becomes `incarnation` once that is complete.
+    pub making: Option<Incarnation>,
     /// It takes part in no earlier epoch.
     pub promised: Option<Epoch>,
     /// The term it acted on last.

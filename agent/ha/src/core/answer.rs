@@ -1,0 +1,107 @@
+//! What peers are told. Answers are given after the decision of the step, so that a promise is on disk and acted on
+//! before it is spoken.
+
+use super::Core;
+use crate::{Answer, Ask, AskId, Effect, Server};
+use pgconvoy_terms::{MemberId, MemberName, Phase, Position, Term};
+
+/// How many questions are kept until the end of a step; a step brings one.
+const LIMIT: usize = 16;
+
+impl Core {
+    pub(super) fn answer_peers(&mut self) {
+        let mut questions = std::mem::take(&mut self.to_answer);
+        questions.truncate(LIMIT);
+        for (id, from, ask) in questions {
+            if let Some(answer) = self.answer(id, &from, ask) {
+                self.effects.push(Effect::Reply { id, answer });
+            }
+        }
+    }
+
+    fn answer(&mut self, id: AskId, from: &MemberName, ask: Ask) -> Option<Answer> {
+        Some(match ask {
+            Ask::Pledge { term } => self.answer_pledge(&term),
+            Ask::Store { term } => self.answer_store(&term),
+            Ask::Vouch { epoch, nonce } => match self.my_id() {
+                Some(member) if self.record.promised.as_ref() == Some(&epoch) => Answer::Vouched { member, nonce },
+                Some(_) => self.refuse("that epoch is not what this member promised last"),
+                None => Answer::NotYet,
+            },
+            Ask::Attach { epoch, member, position } => {
+                if member.name != *from {
+                    return Some(self.refuse("a member asks for itself only"));
+                }
+                return self.admit(id, &epoch, member, position);
+            }
+        })
+    }
+
+    fn goes_by(&self, term: &Term) -> bool {
+        self.record.head_id() == term.head() && self.record.promised.as_ref() == Some(&term.epoch)
+    }
+
+    fn answer_pledge(&self, term: &Term) -> Answer {
+        if !self.goes_by(term) || term.phase != Phase::Recruiting {
+            return self.refuse("this member has promised a later epoch, or may not obey that term");
+        }
+        match self.my_id() {
+            // The position counts only once nothing is received any more: that is what makes the promise one.
+            Some(me) => Answer::Pledged { member: Some(me), position: self.my_position() },
+            None if self.volume_is_empty() => Answer::Pledged { member: None, position: None },
+            None => Answer::NotYet,
+        }
+    }
+
+    fn answer_store(&self, term: &Term) -> Answer {
+        if !self.goes_by(term) {
+            return self.refuse("this member has acted on a later change, or may not obey that term");
+        }
+        let Some(me) = self.my_id() else {
+            return if self.volume_is_empty() { Answer::Stored { member: None } } else { Answer::NotYet };
+        };
+        let earlier_leader_gone = self.settled()
+            && match self.server() {
+                Server::Down => true,
+                Server::Standby { following: None, receiving, .. } => !receiving,
+                Server::Standby { following: Some(epoch), .. } => *epoch == term.epoch,
+                Server::Busy | Server::Primary { .. } => false,
+            };
+        if earlier_leader_gone { Answer::Stored { member: Some(me) } } else { Answer::NotYet }
+    }
+
+    fn volume_is_empty(&self) -> bool {
+        self.local.as_ref().is_some_and(|l| matches!(l.data, crate::Data::Empty | crate::Data::HalfMade))
+    }
+
+    /// A member wants to follow: the executor looks at its log, makes its slot and answers.
+    fn admit(
+        &mut self,
+        id: AskId,
+        epoch: &pgconvoy_terms::Epoch,
+        member: MemberId,
+        position: Option<Position>,
+    ) -> Option<Answer> {
+        let Some(term) = &self.record.head else { return Some(Answer::NotYet) };
+        let leading = term.epoch == *epoch && term.leader.as_ref().is_some_and(|l| self.is_me(l));
+        if !leading {
+            return Some(self.refuse("this member does not lead that epoch"));
+        }
+        let Server::Primary { epoch: now, streams, .. } = self.server() else { return Some(Answer::NotYet) };
+        if now != epoch || (!self.spec.roster.contains(&member.name) && position.is_none()) {
+            return Some(Answer::NotYet);
+        }
+        let near = streams.iter().find(|s| s.caught_up && s.member.name != member.name);
+        let from = near.map_or(&self.me, |s| &s.member.name).clone();
+        self.effects.push(Effect::Admit { id, epoch: epoch.clone(), member, position, from });
+        None
+    }
+
+    fn refuse(&self, why: &str) -> Answer {
+        Answer::Refused {
+            why: why.to_owned(),
+            head: self.record.head_id().cloned(),
+            promised: self.record.promised.clone(),
+        }
+    }
+}

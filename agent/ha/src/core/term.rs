@@ -1,0 +1,132 @@
+//! The register: reading it, judging whether it may be obeyed, changing it.
+
+use super::Core;
+use crate::{Effect, Instant, Register};
+use pgconvoy_terms::{ChangeId, Epoch, MemberId, Term};
+
+impl Core {
+    /// Takes in the register as it was read.
+    pub(super) fn see_register(&mut self, register: Register, proof: Option<Instant>) {
+        if self.register.as_ref().is_none_or(|r| r.term != register.term) {
+            self.moved = self.now;
+        }
+        if let Some(term) = register.term.clone() {
+            self.consider(term);
+        } else if self.record.head.is_some() {
+            self.alarm(
+                "TermLost",
+                "the PgTerm is at number 0 although this set has led before: it was deleted and made again. What runs \
+                 goes on, nothing new begins; `kubectl pgconvoy term repair` is needed"
+                    .to_owned(),
+            );
+        }
+        self.register = Some(register);
+        // A quorum read that shows the epoch unchanged proves that no later one had been opened when it was sent.
+        if let (Some(sent), true) = (proof, self.register_is_mine()) {
+            self.proof = self.proof.max(sent);
+        }
+    }
+
+    fn register_is_mine(&self) -> bool {
+        let seen = self.register.as_ref().and_then(|r| r.term.as_ref());
+        match (&self.record.head, seen) {
+            (Some(mine), Some(seen)) => mine.epoch == seen.epoch && mine.head() == seen.head(),
+            _ => false,
+        }
+    }
+
+    /// Acts on a term, wherever it came from, if the descent rule allows it; stores it before anything else is done.
+    pub(super) fn consider(&mut self, term: Term) {
+        if let Some(mine) = &self.record.head {
+            if mine.head() == term.head() {
+                // The same change. What it says only goes forward: Elected to Active, two rules to one.
+                let ahead =
+                    term.phase > mine.phase || (term.phase == mine.phase && term.rules.len() < mine.rules.len());
+                if !ahead {
+                    return;
+                }
+            } else if !term.descends_from(mine.head()) {
+                let older = term.head().is_some_and(|h| mine.chain.contains(h));
+                if !older {
+                    let (theirs, ours) = (term.epoch.number, mine.epoch.number);
+                    self.alarm(
+                        "TermForeign",
+                        format!(
+                            "the PgTerm (epoch {theirs}) does not descend from the one this member acted on last \
+                             (epoch {ours}): the API server was restored from a backup, or the PgTerm was edited. This \
+                             member does not obey it; what runs goes on. `kubectl pgconvoy term repair` is needed"
+                        ),
+                    );
+                }
+                return;
+            }
+        }
+        if self.record.promised.as_ref().is_none_or(|p| p.number <= term.epoch.number) {
+            if self.record.promised.as_ref() != Some(&term.epoch) {
+                // A new epoch: what was collected for an earlier one is void.
+                self.vouch = super::lead::Vouch::default();
+                self.pledges.clear();
+                self.dataless.clear();
+                self.sealed_since = None;
+                self.admission = None;
+            }
+            self.record.promised = Some(term.epoch.clone());
+        }
+        self.record.head = Some(term);
+        self.persist();
+    }
+
+    /// A swap may be tried: nothing is under way, and the register is known to hold what this member goes by.
+    fn base(&mut self) -> Option<String> {
+        if self.swapping.is_some_and(|since| self.now.since(since) < super::CALL_LIMIT) {
+            return None;
+        }
+        let register = self.register.as_ref()?;
+        let same = match (&self.record.head, &register.term) {
+            (None, None) => true,
+            (Some(mine), Some(seen)) => mine.head() == seen.head(),
+            _ => false,
+        };
+        if !same {
+            // A peer told of a newer term than the watch has brought yet.
+            self.read();
+            return None;
+        }
+        Some(register.version.clone())
+    }
+
+    /// Tries to make `term` the register's content; `true` if the attempt is under way.
+    pub(super) fn swap(&mut self, term: Term) -> bool {
+        let Some(version) = self.base() else { return false };
+        self.swapping = Some(self.now);
+        self.effects.push(Effect::Swap { version, term });
+        true
+    }
+
+    pub(super) fn new_id(&mut self) -> ChangeId {
+        ChangeId::from_random(self.random.next())
+    }
+
+    pub(super) fn note_stored(&mut self, member: MemberId) {
+        if self.stored.0.as_ref() == self.record.head_id() {
+            self.stored.1.insert(member);
+        }
+    }
+
+    /// A peer does not go along. If it knows more than we do, we must read the register again.
+    pub(super) fn hear_refusal(
+        &mut self,
+        from: &pgconvoy_terms::MemberName,
+        why: &str,
+        head: Option<&ChangeId>,
+        promised: Option<&Epoch>,
+    ) {
+        let known = |h: &ChangeId| self.record.head.as_ref().is_some_and(|t| t.chain.contains(h));
+        let later = promised.is_some_and(|p| self.record.promised.as_ref().is_none_or(|m| p.number > m.number));
+        if later || head.is_some_and(|h| !known(h)) {
+            self.read();
+        } else {
+            self.alarm("PeerRefused", format!("{from} refuses: {why}"));
+        }
+    }
+}
