@@ -126,11 +126,12 @@ pub struct Replication {
 }
 
 impl Client {
-    /// Starts streaming WAL.
+    /// Starts streaming WAL. That the position is ahead of the server, or its WAL gone (`58P01`), the server says only
+    /// after the start, as an error of the first [`Replication::next`].
     ///
     /// # Errors
-    /// [`Error::Invalid`]; [`Error::Server`]: the WAL is gone (`58P01`), the slot is in use (`55006`) or unknown
-    /// (`42704`), the position is not on that timeline or ahead of the server; [`Error::Timeout`], [`Error::Cut`].
+    /// [`Error::Invalid`]; [`Error::Server`]: the slot is in use (`55006`) or unknown (`42704`), the position is not on
+    /// that timeline; [`Error::Timeout`], [`Error::Cut`].
     pub async fn start_replication(mut self, options: &ReplicationOptions) -> Result<Replication, Error> {
         const DOING: &str = "starting to stream WAL";
         let command = options.command()?;

@@ -218,9 +218,11 @@ impl Sink for Files {
         let refuse =
             |why: &str| Error::Archive { entry: String::from_utf8_lossy(&raw).into_owned(), why: why.to_owned() };
         let root = self.root.as_ref().ok_or_else(|| refuse("no archive has begun"))?;
-        let relative = Path::new(OsStr::from_bytes(&raw));
+        // The server writes some entries with `./` in front, and directories and tablespaces with a slash behind.
+        let name = raw.strip_prefix(b"./").unwrap_or(&raw);
+        let relative = Path::new(OsStr::from_bytes(name.strip_suffix(b"/").unwrap_or(name)));
         let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
-        if raw.is_empty() || raw.contains(&0) || !relative.components().all(plain) {
+        if relative.as_os_str().is_empty() || raw.contains(&0) || !relative.components().all(plain) {
             return Err(refuse("its path leaves the data directory"));
         }
         // Nothing of this archive goes through a link: a tablespace's files come in an archive of their own.
@@ -312,11 +314,11 @@ mod tests {
     fn files_and_directories_come_out_private() {
         let dir = tempfile::tempdir().unwrap();
         let entries: &[(&str, EntryType, &[u8])] = &[
-            ("base", EntryType::Directory, b""),
-            ("base/1", EntryType::Regular, b"123456789"),
+            ("base/", EntryType::Directory, b""),
+            ("./base/1", EntryType::Regular, b"123456789"),
             ("empty", EntryType::Regular, b""),
             ("pg_tblspc", EntryType::Directory, b""),
-            ("pg_tblspc/16385", EntryType::Symlink, b""),
+            ("./pg_tblspc/16385/", EntryType::Symlink, b""),
         ];
         let files = unpack(dir.path(), entries).unwrap();
         assert_eq!(files.received[Path::new("base/1")], Received { size: 9, crc32c: 0xe306_9283 });
@@ -334,6 +336,9 @@ mod tests {
             ("/tmp/pgconvoy-x", f, "leaves"),
             ("a/../../x", f, "leaves"),
             ("", f, "leaves"),
+            ("./", EntryType::Directory, "leaves"),
+            ("././../x", f, "leaves"),
+            ("./pg_tblspc/16385/x", f, "own archive"),
             (".", EntryType::Directory, "leaves"),
             ("a", EntryType::Symlink, "no tablespace"),
             ("a", EntryType::Link, "is no file"),

@@ -1,0 +1,12 @@
+//! The client against real PostgreSQL servers: every installation in /usr/lib/postgresql, and those in
+//! `PGCONVOY_TEST_POSTGRES` (folders of programs, separated by colons). Without any, each test says SKIPPED.
+
+mod backup;
+mod basics;
+mod certificates;
+mod fakes;
+mod faults;
+mod network;
+mod server;
+mod speed;
+mod streaming;
