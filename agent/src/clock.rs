@@ -1,0 +1,20 @@
+//! The one clock that decides: `CLOCK_BOOTTIME`, the same that the supervisor reads.
+
+use pgconvoy_ha::Instant;
+use pgconvoy_supervisor::clock::Boottime;
+use std::time::Duration;
+
+/// The present moment.
+pub fn now() -> Instant {
+    Instant(Boottime::now().0)
+}
+
+/// The moment `duration` after `start`.
+pub fn after(start: Instant, duration: Duration) -> Instant {
+    Instant(start.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// How long from `now` until `then`; zero when it has passed.
+pub fn until(now: Instant, then: Instant) -> Duration {
+    Duration::from_millis(then.since(now))
+}
