@@ -1,0 +1,258 @@
+//! What is there of a replica set, as far as the operator's decisions need it. Plain data: no client, no clock.
+
+use crate::kinds::Kind;
+use jiff::Timestamp;
+use pgconvoy_crds::{PgReplicaSetStatus, PgTermSpec};
+use pgconvoy_terms::{MemberName, Phase, Term};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What every object has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Its UID.
+    pub uid: String,
+    /// UID of its controller.
+    pub owner: Option<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Fingerprint of what a person could change in it; only of kinds that are kept as they should be.
+    pub fingerprint: Option<String>,
+}
+
+impl Meta {
+    /// Whether the object belongs to an owner other than `uid`.
+    pub fn belongs_to_another(&self, uid: &str) -> bool {
+        self.owner.as_ref().is_some_and(|o| o != uid)
+    }
+}
+
+/// The set's PgTerm.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TermSeen {
+    /// Its metadata.
+    pub meta: Meta,
+    /// The record, or why it cannot be read.
+    pub spec: Result<PgTermSpec, String>,
+}
+
+/// A container that does not run, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Its name.
+    pub container: String,
+    /// Kubernetes' word for it, like `ErrImagePull`.
+    pub reason: String,
+    /// Kubernetes' sentence.
+    pub message: String,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodSeen {
+    /// Its metadata.
+    pub meta: Meta,
+    /// Hash of the spec it was made by.
+    pub spec_hash: Option<String>,
+    /// Its role label.
+    pub role: Option<String>,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    /// Why it failed, in Kubernetes' words.
+    pub failure: Option<String>,
+    /// Why it cannot be scheduled.
+    pub unscheduled: Option<String>,
+    /// Containers that do not run.
+    pub troubles: Vec<Trouble>,
+}
+
+impl PodSeen {
+    /// Whether the pod has ended for good.
+    pub fn ended(&self) -> bool {
+        self.phase == "Failed" || self.phase == "Succeeded"
+    }
+}
+
+/// A volume claim.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClaimSeen {
+    /// Its metadata.
+    pub meta: Meta,
+    /// UID of the set that it was made for.
+    pub set_uid: Option<String>,
+    /// Requested size, as written.
+    pub requested: Option<String>,
+}
+
+/// A Secret, without what is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretSeen {
+    /// Its metadata.
+    pub meta: Meta,
+    /// Keys with a value.
+    pub keys: BTreeSet<String>,
+    /// `ca.crt`.
+    pub authority: Option<String>,
+    /// When the first of its certificates has used up two thirds of its life; `None` when one cannot be read.
+    pub renew_at: Option<Timestamp>,
+    /// When the newest of its certificates began.
+    pub issued_at: Option<Timestamp>,
+    /// What its certificates were made for.
+    pub made_for: Option<String>,
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Thing {
+    /// The PgTerm.
+    Term(TermSeen),
+    /// A pod.
+    Pod(PodSeen),
+    /// A volume claim.
+    Claim(ClaimSeen),
+    /// A Secret.
+    Secret(SecretSeen),
+    /// Anything else: that it is there.
+    Other(Meta),
+}
+
+impl Thing {
+    /// Its metadata.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Thing::Term(t) => &t.meta,
+            Thing::Pod(p) => &p.meta,
+            Thing::Claim(c) => &c.meta,
+            Thing::Secret(s) => &s.meta,
+            Thing::Other(m) => m,
+        }
+    }
+}
+
+/// All objects of one set, by kind and name.
+pub type Things = BTreeMap<(Kind, String), Arc<Thing>>;
+
+/// What is there of one set.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Its objects.
+    pub things: Things,
+    /// Its status.
+    pub status: PgReplicaSetStatus,
+}
+
+impl Observed {
+    /// The object of this kind and name.
+    pub fn thing(&self, kind: Kind, name: &str) -> Option<&Thing> {
+        self.things.get(&(kind, name.to_owned())).map(AsRef::as_ref)
+    }
+
+    /// The metadata of the object of this kind and name.
+    pub fn meta(&self, kind: Kind, name: &str) -> Option<&Meta> {
+        self.thing(kind, name).map(Thing::meta)
+    }
+
+    /// The PgTerm of `set`.
+    pub fn term(&self, set: &str) -> Option<&TermSeen> {
+        match self.thing(Kind::Term, set) {
+            Some(Thing::Term(t)) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// A member's pod.
+    pub fn pod(&self, member: &str) -> Option<&PodSeen> {
+        match self.thing(Kind::Pod, member) {
+            Some(Thing::Pod(p)) => Some(p),
+            _ => None,
+        }
+    }
+
+    /// A volume claim.
+    pub fn claim(&self, name: &str) -> Option<&ClaimSeen> {
+        match self.thing(Kind::Claim, name) {
+            Some(Thing::Claim(c)) => Some(c),
+            _ => None,
+        }
+    }
+
+    /// A Secret.
+    pub fn secret(&self, name: &str) -> Option<&SecretSeen> {
+        match self.thing(Kind::Secret, name) {
+            Some(Thing::Secret(s)) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The pods.
+    pub fn pods(&self) -> impl Iterator<Item = (&str, &PodSeen)> {
+        self.things.iter().filter_map(|((_, name), t)| match t.as_ref() {
+            Thing::Pod(p) => Some((name.as_str(), p)),
+            _ => None,
+        })
+    }
+
+    /// The members that have a pod or a claim, whatever the roster says.
+    pub fn members(&self, set: &str) -> BTreeSet<MemberName> {
+        let of = |name: &str| name.parse::<MemberName>().ok().filter(|m| m.set() == set);
+        self.things
+            .iter()
+            .filter_map(|((_, name), t)| match t.as_ref() {
+                Thing::Pod(_) => of(name),
+                Thing::Claim(_) => name.strip_suffix("-data").and_then(of),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// The term as far as the operator is concerned: what it can decide without obeying it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// The epoch's number; 0 = none yet.
+    pub epoch: i64,
+    /// Whether clients are served.
+    pub active: bool,
+    /// Who leads or is about to.
+    pub leader: Option<MemberName>,
+    /// Every member that takes part in a rule in force or pending.
+    pub members: BTreeSet<MemberName>,
+    /// How many rules are in force or pending.
+    pub rules: usize,
+    /// W of the newest rule.
+    pub acknowledgements: u32,
+    /// How many followers the newest rule has.
+    pub followers: usize,
+}
+
+impl Rule {
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// A sentence, when anything in it does not parse.
+    pub fn read(spec: &PgTermSpec) -> Result<Self, String> {
+        match spec.read() {
+            Ok(None) => Ok(Self::default()),
+            Ok(Some(term)) => Ok(Self::of(&term)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    fn of(term: &Term) -> Self {
+        let newest = term.rules.last();
+        Self {
+            epoch: term.epoch.number.into(),
+            active: term.phase == Phase::Active,
+            leader: term.leader.as_ref().map(|l| l.name.clone()),
+            members: term.rules.iter().flat_map(|r| r.members().map(|m| m.name.clone())).collect(),
+            rules: term.rules.len(),
+            acknowledgements: newest.map_or(0, |r| r.acknowledgements),
+            followers: newest.map_or(0, |r| r.followers.len()),
+        }
+    }
+
+    /// Whether `member` may be taken away: an epoch is active, and no rule in force or pending knows it.
+    pub fn lets_go(&self, member: &MemberName) -> bool {
+        self.active && self.rules == 1 && !self.members.contains(member)
+    }
+}

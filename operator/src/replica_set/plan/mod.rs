@@ -1,0 +1,419 @@
+//! From what is wanted and what is there to what must be done. Pure: no client, no clock, no random numbers.
+//!
+//! The plan holds *every* object that the set should have. What is already as it should be is left out where this can
+//! be told from the observation alone; for objects that are kept by server-side apply, `apply` leaves it out.
+
+mod access;
+mod containers;
+mod data;
+mod network;
+mod pod;
+pub mod roster;
+
+pub use roster::roster;
+
+use super::certificates::Material;
+use super::observed::{Meta, Observed, Rule};
+use super::problem::Problem;
+use super::validate::Validated;
+use crate::kinds::{Kind, Object};
+use crate::quantity;
+use pgconvoy_crds::MemberPhase;
+use pgconvoy_crds::names::{self, Service};
+use pgconvoy_terms::MemberName;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Something to do. Each is safe to do twice, and safe to be the last one that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make it; nothing happens to one that is there. Never changed afterwards.
+    Create(Object),
+    /// Make it so (server-side apply).
+    Apply(Object),
+    /// Change these fields (merge patch) of the object with this UID.
+    Patch {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// The fields, `metadata.uid` among them.
+        body: Value,
+    },
+    /// Delete the object with this UID.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Why, for the log and the event.
+        why: String,
+    },
+    /// Take a member away: its pod, and its volume if there is one to delete. Done only if a fresh read of the PgTerm
+    /// still lets go of it.
+    Remove {
+        /// The member.
+        member: MemberName,
+        /// UID of its pod.
+        pod: Option<String>,
+        /// Name and UID of its claim, if that goes too.
+        claim: Option<(String, String)>,
+        /// Its certificates.
+        secret: Option<(String, String)>,
+    },
+    /// Drop what a member that is gone said of itself from the status.
+    Forget(MemberName),
+}
+
+/// The stages in which actions are done; within one, the order does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// What everything else leans on: the term, the lease, the authority.
+    Ground,
+    /// All that pods mount or speak through.
+    Surroundings,
+    /// Pods, and what goes.
+    Pods,
+}
+
+impl Action {
+    /// When to do it.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || o.name.ends_with("-ca") => Stage::Ground,
+            Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
+            Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
+            Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
+            Action::Patch { .. } | Action::Delete { .. } | Action::Remove { .. } | Action::Forget(_) => Stage::Pods,
+        }
+    }
+}
+
+/// What must be done, and what is to be said about it.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The members that the set should have.
+    pub roster: BTreeSet<MemberName>,
+    /// The term, as far as it could be read.
+    pub rule: Rule,
+    /// What to do, stage by stage.
+    pub actions: Vec<Action>,
+    /// What is in the way.
+    pub problems: Vec<Problem>,
+    /// Members whose pods were made by an earlier spec.
+    pub outdated: Vec<MemberName>,
+    /// Members that are to go and still take part.
+    pub leaving: Vec<MemberName>,
+}
+
+/// The members that should have a pod now: the roster, and those that are leaving and still there.
+pub fn wanted_members(set: &Validated, observed: &Observed) -> BTreeSet<MemberName> {
+    let rule = rule_of(set, observed).unwrap_or_default();
+    let mut members = roster(set, observed, &rule);
+    members.extend(rule.members.iter().cloned());
+    members
+}
+
+fn rule_of(set: &Validated, observed: &Observed) -> Result<Rule, Problem> {
+    let Some(term) = observed.term(&set.name) else { return Ok(Rule::default()) };
+    let unreadable = |why: &str| Problem::TermUnreadable { name: set.name.clone(), why: why.to_owned() };
+    let spec = term.spec.as_ref().map_err(|e| unreadable(e))?;
+    Rule::read(spec).map_err(|e| unreadable(&e))
+}
+
+/// Plans.
+pub fn plan(set: &Validated, observed: &Observed, material: &Material) -> Plan {
+    let mut p = Planner { set, observed, plan: Plan::default() };
+    let pods_may_be_made = p.term();
+    p.plan.roster = roster(set, observed, &p.plan.rule);
+    p.shared(material);
+    for member in wanted_members(set, observed) {
+        p.member(&member, material, pods_may_be_made);
+    }
+    p.leaving();
+    p.roles();
+    p.forget();
+    p.plan.actions.sort_by_key(Action::stage);
+    p.plan
+}
+
+struct Planner<'a> {
+    set: &'a Validated,
+    observed: &'a Observed,
+    plan: Plan,
+}
+
+/// What to do about an object of which there may be one already.
+enum Standing<'a> {
+    Absent,
+    Ours(&'a Meta),
+    /// It is going, or belongs to an earlier set: hands off until it is gone.
+    Busy,
+}
+
+impl<'a> Planner<'a> {
+    fn standing(&mut self, kind: Kind, name: &str) -> Standing<'a> {
+        let observed: &'a Observed = self.observed;
+        let Some(meta) = observed.meta(kind, name) else { return Standing::Absent };
+        if meta.belongs_to_another(&self.set.uid) {
+            self.plan.problems.push(Problem::InTheWay { kind, name: name.to_owned() });
+            return Standing::Busy;
+        }
+        if meta.deleting { Standing::Busy } else { Standing::Ours(meta) }
+    }
+
+    fn create(&mut self, object: Object) {
+        if matches!(self.standing(object.kind, &object.name), Standing::Absent) {
+            self.plan.actions.push(Action::Create(object));
+        }
+    }
+
+    fn apply(&mut self, object: Object) {
+        if !matches!(self.standing(object.kind, &object.name), Standing::Busy) {
+            self.plan.actions.push(Action::Apply(object));
+        }
+    }
+
+    /// Looks at the PgTerm. Returns whether pods may be made.
+    fn term(&mut self) -> bool {
+        let name = &self.set.name;
+        match self.standing(Kind::Term, name) {
+            Standing::Busy => return false,
+            Standing::Absent => {
+                let epoch = self.observed.status.epoch.unwrap_or(0);
+                if epoch > 0 {
+                    self.plan.problems.push(Problem::TermLost { name: name.clone(), epoch });
+                } else {
+                    self.plan.actions.push(Action::Create(data::term(self.set)));
+                }
+                return true;
+            }
+            Standing::Ours(_) => {}
+        }
+        let made_for = self.observed.term(name).and_then(|t| t.spec.as_ref().ok()).map(|s| s.set_uid.clone());
+        if let Some(set_uid) = made_for.filter(|u| *u != self.set.uid) {
+            self.plan.problems.push(Problem::ForeignTerm { name: name.clone(), set_uid });
+            return false;
+        }
+        match rule_of(self.set, self.observed) {
+            Ok(rule) => self.plan.rule = rule,
+            Err(problem) => self.plan.problems.push(problem),
+        }
+        true
+    }
+
+    fn shared(&mut self, material: &Material) {
+        let set = self.set;
+        self.create(data::lease(set));
+        for object in access::access(set) {
+            self.apply(object);
+        }
+        self.apply(data::passwd(set));
+        if let Some((certificate, key)) = &material.authority {
+            self.create(data::authority(set, certificate, key));
+        }
+        if let Some(password) = &material.password {
+            self.create(data::application(set, password));
+        }
+        for which in Service::ALL {
+            self.apply(network::service(set, which));
+            self.create(network::slice(set, which));
+        }
+        match network::budget(set) {
+            Some(budget) => self.apply(budget),
+            None => {
+                if let Standing::Ours(meta) = self.standing(Kind::Budget, &set.name) {
+                    self.plan.actions.push(Action::Delete {
+                        kind: Kind::Budget,
+                        name: set.name.clone(),
+                        uid: meta.uid.clone(),
+                        why: "a single member needs no disruption budget".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn member(&mut self, member: &MemberName, material: &Material, may_be_made: bool) {
+        self.certificates(member, material);
+        let volume = self.claim(member);
+        let name = member.to_string();
+        match self.standing(Kind::Pod, &name) {
+            Standing::Busy => {}
+            Standing::Absent => {
+                if may_be_made && volume {
+                    self.plan.actions.push(Action::Create(pod::pod(self.set, member)));
+                }
+            }
+            Standing::Ours(meta) => {
+                let uid = meta.uid.clone();
+                let Some(seen) = self.observed.pod(&name) else { return };
+                if seen.ended() {
+                    let why = seen.failure.clone().unwrap_or_else(|| format!("it ended as {}", seen.phase));
+                    self.plan.actions.push(Action::Delete { kind: Kind::Pod, name, uid, why });
+                } else if seen.spec_hash.as_deref() != Some(pod::spec_hash(self.set, member).as_str()) {
+                    self.plan.outdated.push(member.clone());
+                }
+            }
+        }
+    }
+
+    fn certificates(&mut self, member: &MemberName, material: &Material) {
+        let Some(files) = material.members.get(member) else { return };
+        let object = data::member_tls(self.set, member, files);
+        match self.standing(Kind::Secret, &object.name) {
+            Standing::Busy => {}
+            Standing::Absent => self.plan.actions.push(Action::Create(object)),
+            Standing::Ours(meta) => {
+                let body = json!({
+                    "metadata": {"uid": meta.uid, "annotations": object.body["metadata"]["annotations"]},
+                    "data": object.body["data"],
+                });
+                self.plan.actions.push(Action::Patch { kind: Kind::Secret, name: object.name, body });
+            }
+        }
+    }
+
+    /// Sees to a member's volume. Returns whether its pod may be made.
+    fn claim(&mut self, member: &MemberName) -> bool {
+        let set = self.set;
+        let name = names::data_claim(member);
+        let Some(seen) = self.observed.claim(&name) else {
+            self.plan.actions.push(Action::Create(data::claim(set, member)));
+            return true;
+        };
+        if seen.set_uid.as_ref() != Some(&set.uid) {
+            let problem = if seen.meta.deleting {
+                Problem::InTheWay { kind: Kind::Claim, name }
+            } else {
+                Problem::ForeignVolume { claim: name, member: member.clone() }
+            };
+            self.plan.problems.push(problem);
+            return false;
+        }
+        if seen.meta.deleting {
+            return false;
+        }
+        let mut body = json!({});
+        match seen.requested.as_deref().and_then(quantity::bytes) {
+            Some(is) if is < set.size => {
+                body["spec"] = json!({"resources": {"requests": {"storage": set.spec.storage.size}}});
+            }
+            Some(is) if is > set.size => {
+                let is = seen.requested.clone().unwrap_or_default();
+                self.plan.problems.push(Problem::Shrinks { claim: name.clone(), is });
+            }
+            _ => {}
+        }
+        let owned = seen.meta.owner.as_ref() == Some(&set.uid);
+        if owned != set.deletes_volumes() {
+            let owners = if set.deletes_volumes() { vec![set.owner()] } else { vec![] };
+            body["metadata"] = json!({"ownerReferences": owners});
+        }
+        if body != json!({}) {
+            body["metadata"]["uid"] = json!(seen.meta.uid);
+            self.plan.actions.push(Action::Patch { kind: Kind::Claim, name, body });
+        }
+        true
+    }
+
+    /// Members beyond the roster go once no rule knows them.
+    fn leaving(&mut self) {
+        let set = self.set;
+        let enough = self.attached() >= set.members.min(self.plan.rule.acknowledgements as usize + 1);
+        // The agents must have been able to see the roster without the member before anything is taken away.
+        let published = |m: &MemberName| {
+            !self.observed.status.roster.is_empty() && !self.observed.status.roster.contains(&m.to_string())
+        };
+        for member in self.observed.members(&set.name) {
+            if self.plan.roster.contains(&member) {
+                continue;
+            }
+            let name = member.to_string();
+            let pod = self.observed.pod(&name);
+            let claim_name = names::data_claim(&member);
+            let claim = self
+                .observed
+                .claim(&claim_name)
+                .filter(|c| set.deletes_volumes() && c.set_uid.as_ref() == Some(&set.uid) && !c.meta.deleting);
+            let foreign = pod.is_some_and(|p| p.meta.belongs_to_another(&set.uid));
+            if foreign || (pod.is_none() && claim.is_none()) {
+                continue;
+            }
+            if pod.is_some() {
+                self.plan.leaving.push(member.clone());
+            }
+            if !self.plan.rule.lets_go(&member) || !published(&member) {
+                continue;
+            }
+            // A volume is a copy of the data: it goes only while enough others are attached.
+            let claim = claim.filter(|_| enough).map(|c| (claim_name, c.meta.uid.clone()));
+            let pod = pod.filter(|p| !p.meta.deleting).map(|p| p.meta.uid.clone());
+            let secret_name = names::member_tls(&member);
+            let secret = self
+                .observed
+                .secret(&secret_name)
+                .filter(|s| !s.meta.deleting && !s.meta.belongs_to_another(&set.uid))
+                .map(|s| (secret_name, s.meta.uid.clone()));
+            if pod.is_some() || claim.is_some() {
+                self.plan.actions.push(Action::Remove { member, pod, claim, secret });
+            }
+        }
+    }
+
+    /// How many members of the roster are attached in this epoch.
+    fn attached(&self) -> usize {
+        attached(self.observed, &self.plan).count()
+    }
+
+    /// The role label, for people.
+    fn roles(&mut self) {
+        let rule = &self.plan.rule;
+        for (name, pod) in self.observed.pods() {
+            let Ok(member) = name.parse::<MemberName>() else { continue };
+            if pod.meta.deleting || pod.meta.belongs_to_another(&self.set.uid) {
+                continue;
+            }
+            let role = if rule.active && rule.leader.as_ref() == Some(&member) {
+                Some("leader")
+            } else if rule.members.contains(&member) {
+                Some("follower")
+            } else {
+                None
+            };
+            if pod.role.as_deref() != role {
+                let body = json!({"metadata": {"uid": pod.meta.uid, "labels": {names::LABEL_ROLE: role}}});
+                self.plan.actions.push(Action::Patch { kind: Kind::Pod, name: name.to_owned(), body });
+            }
+        }
+    }
+
+    /// Entries of members that are gone leave the status.
+    fn forget(&mut self) {
+        for state in &self.observed.status.member_states {
+            let Ok(member) = state.name.parse::<MemberName>() else { continue };
+            if !self.plan.roster.contains(&member)
+                && !self.plan.rule.members.contains(&member)
+                && self.observed.pod(&state.name).is_none()
+            {
+                self.plan.actions.push(Action::Forget(member));
+            }
+        }
+    }
+}
+
+/// The members of the roster whose present pod is attached in the epoch in force.
+pub fn attached<'a>(observed: &'a Observed, plan: &'a Plan) -> impl Iterator<Item = &'a MemberName> {
+    plan.roster.iter().filter(|member| {
+        let name = member.to_string();
+        let pod = observed.pod(&name);
+        observed.status.member_states.iter().any(|s| {
+            s.name == name
+                && s.state == Some(MemberPhase::Attached)
+                && s.epoch == Some(plan.rule.epoch)
+                && s.pod_uid.as_ref() == pod.map(|p| &p.meta.uid)
+        })
+    })
+}

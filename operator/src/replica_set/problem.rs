@@ -1,0 +1,133 @@
+//! What keeps the operator from doing what the spec asks.
+
+use crate::kinds::Kind;
+use pgconvoy_crds::conditions::reasons;
+use pgconvoy_terms::MemberName;
+use thiserror::Error;
+
+/// Reasons of conditions that only the operator gives.
+pub mod operator_reasons {
+    /// The spec cannot be planned for.
+    pub const SPEC_INVALID: &str = "SpecInvalid";
+    /// The PgTerm belongs to another replica set.
+    pub const FOREIGN_TERM: &str = "ForeignTerm";
+    /// The PgTerm cannot be read.
+    pub const TERM_UNREADABLE: &str = "TermUnreadable";
+    /// The PgTerm of a set that has data is gone.
+    pub const TERM_LOST: &str = "TermLost";
+    /// An object of that name exists and is not this set's.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// Objects of an earlier set of this name are still going.
+    pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
+    /// Pods were made by an earlier spec.
+    pub const ROLLOUT_PENDING: &str = "RolloutPending";
+    /// The API server refuses what the operator asks for.
+    pub const REFUSED: &str = "Refused";
+}
+
+/// One such thing. Its text is a sentence for the user.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// The spec is wrong.
+    #[error("the spec cannot be used: {0}")]
+    SpecInvalid(String),
+    /// The PgTerm was made for another set.
+    #[error(
+        "the PgTerm {name} was made for another replica set (UID {set_uid}), so no pod is made: delete the PgTerm {name} if that set's data is not needed, and this set starts with its own"
+    )]
+    ForeignTerm {
+        /// The PgTerm.
+        name: String,
+        /// The other set.
+        set_uid: String,
+    },
+    /// The PgTerm is not what the agents write.
+    #[error("the PgTerm {name} cannot be read, so no member is removed and nobody obeys it: {why}")]
+    TermUnreadable {
+        /// The PgTerm.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The PgTerm of a set with data is gone.
+    #[error(
+        "the PgTerm {name} is gone although the set has been in epoch {epoch}; a new one would let the set begin anew beside its data, so none is made: bring the PgTerm back from a backup of the cluster's API objects"
+    )]
+    TermLost {
+        /// The PgTerm.
+        name: String,
+        /// The last epoch known.
+        epoch: i64,
+    },
+    /// A kept volume of an earlier set.
+    #[error(
+        "the volume claim {claim} holds data of an earlier replica set, so {member} is not made: delete the claim {claim} to let {member} start empty (its data is lost then); taking kept data over is not possible yet"
+    )]
+    ForeignVolume {
+        /// The claim.
+        claim: String,
+        /// The member that it is in the way of.
+        member: MemberName,
+    },
+    /// An object of an earlier set, which Kubernetes is about to remove.
+    #[error(
+        "{kind} {name} still belongs to an earlier replica set of this name; waiting until Kubernetes has removed it"
+    )]
+    InTheWay {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// An object that is not pgconvoy's.
+    #[error(
+        "{kind} {name} exists and does not belong to this replica set: delete or rename it, or give the set another name"
+    )]
+    NameTaken {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// A volume that should shrink.
+    #[error(
+        "spec.storage.size is smaller than the volume claim {claim} already is ({is}); volumes cannot shrink, it stays as it is"
+    )]
+    Shrinks {
+        /// The claim.
+        claim: String,
+        /// Its size.
+        is: String,
+    },
+    /// The API server refused something.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Problem {
+    /// The reason in conditions and events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Problem::SpecInvalid(_) => operator_reasons::SPEC_INVALID,
+            Problem::ForeignTerm { .. } => operator_reasons::FOREIGN_TERM,
+            Problem::TermUnreadable { .. } => operator_reasons::TERM_UNREADABLE,
+            Problem::TermLost { .. } => operator_reasons::TERM_LOST,
+            Problem::ForeignVolume { .. } => reasons::FOREIGN_VOLUME,
+            Problem::InTheWay { .. } => operator_reasons::WAITING_FOR_DELETION,
+            Problem::NameTaken { .. } => operator_reasons::NAME_TAKEN,
+            Problem::Shrinks { .. } | Problem::Refused(_) => operator_reasons::REFUSED,
+        }
+    }
+
+    /// Whether it takes a person to get on.
+    pub fn stalls(&self) -> bool {
+        !matches!(self, Problem::InTheWay { .. } | Problem::Shrinks { .. })
+    }
+}
+
+/// The annotation by which a volume claim says which set it was made for.
+pub const ANNOTATION_SET_UID: &str = "pgconvoy.dev/set-uid";
+/// The annotation by which a pod says which spec it was made by.
+pub const ANNOTATION_POD_SPEC: &str = "pgconvoy.dev/pod-spec";
+/// The annotation by which a Secret says what its certificates were made for.
+pub const ANNOTATION_CERTIFICATE: &str = "pgconvoy.dev/certificate";

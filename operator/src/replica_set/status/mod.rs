@@ -1,0 +1,210 @@
+//! What is told to the user. Pure; nothing in it changes by itself.
+
+mod conditions;
+mod waiting;
+
+pub use waiting::{Waiting, waiting_for};
+
+use super::observed::Observed;
+use super::plan::{self, Plan, attached};
+use super::problem::{Problem, operator_reasons};
+use super::validate::Validated;
+use conditions::{Verdict, merge};
+use jiff::Timestamp;
+use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
+use pgconvoy_crds::{MemberState, PgReplicaSetStatus};
+use pgconvoy_terms::MemberName;
+use std::collections::BTreeSet;
+
+/// The operator's part of the status.
+pub fn status(set: &Validated, observed: &Observed, plan: &Plan, now: Timestamp) -> PgReplicaSetStatus {
+    let before = &observed.status;
+    let view = View::new(set, observed, plan);
+    let rule = &plan.rule;
+    let verdicts = view.verdicts();
+    let leader = rule.leader.as_ref().filter(|_| rule.active).map(ToString::to_string);
+    let leader_state = before.member_states.iter().find(|s| Some(&s.name) == leader.as_ref());
+    // A PgTerm that is lost or cannot be read does not make the set forget its epoch.
+    let epoch = Some(rule.epoch).filter(|e| *e > 0).or(before.epoch);
+    PgReplicaSetStatus {
+        observed_generation: Some(set.generation),
+        conditions: merge(&before.conditions, verdicts, set.generation, now),
+        roster: plan::roster::names(&plan.roster),
+        members: i32::try_from(view.attached.len()).ok(),
+        ready: Some(format!("{}/{}", view.attached.len(), set.members)),
+        leader,
+        epoch,
+        durability: (rule.rules > 0).then(|| match rule.acknowledgements {
+            0 => "async".to_owned(),
+            w => format!("quorum {w}/{}", rule.followers),
+        }),
+        selector: Some(set.selector()),
+        system_id: leader_state.and_then(|s| s.system_id.clone()).or_else(|| before.system_id.clone()),
+        member_states: vec![],
+    }
+}
+
+/// The status of a set whose spec cannot be used: what was known stays, the conditions say why.
+pub fn invalid(before: &PgReplicaSetStatus, problem: &Problem, generation: i64, now: Timestamp) -> PgReplicaSetStatus {
+    let verdict = |type_, holds| Verdict { type_, holds, reason: problem.reason(), message: problem.to_string() };
+    let verdicts =
+        vec![verdict(READY, false), verdict(RECONCILING, false), verdict(STALLED, true), verdict(CONFIGURED, false)];
+    PgReplicaSetStatus {
+        observed_generation: Some(generation),
+        conditions: merge(&before.conditions, verdicts, generation, now),
+        member_states: vec![],
+        ..before.clone()
+    }
+}
+
+/// Whether the status that is there says all of `wanted` already. What the agents say of themselves does not count.
+pub fn says(there: &PgReplicaSetStatus, wanted: &PgReplicaSetStatus) -> bool {
+    PgReplicaSetStatus { member_states: vec![], ..there.clone() } == *wanted
+}
+
+struct View<'a> {
+    set: &'a Validated,
+    observed: &'a Observed,
+    plan: &'a Plan,
+    attached: BTreeSet<&'a MemberName>,
+    waiting: Vec<Waiting>,
+}
+
+impl<'a> View<'a> {
+    fn new(set: &'a Validated, observed: &'a Observed, plan: &'a Plan) -> Self {
+        let attached: BTreeSet<_> = attached(observed, plan).collect();
+        let missing = plan.roster.iter().filter(|m| !attached.contains(m));
+        // A volume in the way says all about its member.
+        let blocked = |m: &MemberName| {
+            plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolume { member, .. } if member == m))
+        };
+        let waiting = missing.filter(|m| !blocked(m)).map(|m| waiting_for(observed, plan, m)).collect();
+        Self { set, observed, plan, attached, waiting }
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let ready = self.ready();
+        let stalled = self.stalled();
+        let reconciling = self.reconciling(&ready, &stalled);
+        vec![ready, reconciling, stalled, self.configured()]
+    }
+
+    fn ready(&self) -> Verdict {
+        let not = |reason, message| Verdict { type_: READY, holds: false, reason, message };
+        let (n, wanted) = (self.attached.len(), self.set.members);
+        let rule = &self.plan.rule;
+        if let Some(problem) = self.plan.problems.iter().find(|p| !matches!(p, Problem::Shrinks { .. })) {
+            return not(problem.reason(), problem.to_string());
+        }
+        // What a person must mend is told first.
+        let worst = self.waiting.iter().find(|w| w.stalls).or_else(|| {
+            self.waiting.iter().find(|w| w.reason != reasons::MEMBERS_STARTING).or_else(|| self.waiting.first())
+        });
+        if let Some(w) = worst {
+            let others = match self.waiting.len() - 1 {
+                0 => String::new(),
+                1 => ", and for 1 more".to_owned(),
+                more => format!(", and for {more} more"),
+            };
+            let message = format!("{n} of {wanted} members are attached; waiting for {}: {}{others}", w.member, w.text);
+            let reason = if rule.epoch > 0 && !rule.active && w.reason == reasons::MEMBERS_STARTING {
+                reasons::NO_LEADER
+            } else {
+                w.reason
+            };
+            return not(reason, message);
+        }
+        let Some(leader) = rule.leader.as_ref().filter(|_| rule.active) else {
+            return not(reasons::NO_LEADER, format!("no leader is active in epoch {}", rule.epoch));
+        };
+        let w = self.set.spec.acknowledgements();
+        if rule.rules > 1 {
+            return not(
+                reasons::WAITING_FOR_FOLLOWERS,
+                "a change of the rule is being confirmed by the followers".to_owned(),
+            );
+        }
+        if rule.acknowledgements != w {
+            let message = format!("commits wait for {} followers, {w} are asked for", rule.acknowledgements);
+            return not(reasons::WAITING_FOR_FOLLOWERS, message);
+        }
+        if let Some(outside) = self.plan.roster.iter().find(|m| !rule.members.contains(m)) {
+            let message = format!("waiting until {outside} counts for commits");
+            return not(reasons::WAITING_FOR_FOLLOWERS, message);
+        }
+        let message = match wanted {
+            1 => format!("{leader} serves clients in epoch {}", rule.epoch),
+            _ => format!("all {wanted} members are attached in epoch {}; {leader} leads", rule.epoch),
+        };
+        Verdict { type_: READY, holds: true, reason: reasons::ALL_MEMBERS_ATTACHED, message }
+    }
+
+    fn stalled(&self) -> Verdict {
+        let stalled = |reason, message| Verdict { type_: STALLED, holds: true, reason, message };
+        if let Some(problem) = self.plan.problems.iter().find(|p| p.stalls()) {
+            return stalled(problem.reason(), problem.to_string());
+        }
+        if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
+            return stalled(w.reason, format!("{}: {}", w.member, w.text));
+        }
+        Verdict { type_: STALLED, holds: false, reason: reasons::NONE, message: "nothing needs a person".to_owned() }
+    }
+
+    fn reconciling(&self, ready: &Verdict, stalled: &Verdict) -> Verdict {
+        let verdict = |holds, reason, message| Verdict { type_: RECONCILING, holds, reason, message };
+        if stalled.holds {
+            return verdict(false, stalled.reason, "a person is needed, see Stalled".to_owned());
+        }
+        if !ready.holds {
+            return verdict(true, ready.reason, ready.message.clone());
+        }
+        if !self.plan.leaving.is_empty() {
+            let names: Vec<_> = self.plan.leaving.iter().map(ToString::to_string).collect();
+            let message = format!("{} leaves the set: first the rule, then its pod goes", names.join(", "));
+            return verdict(true, reasons::SCALING_DOWN, message);
+        }
+        verdict(false, reasons::NONE, "the set is as its spec asks".to_owned())
+    }
+
+    fn configured(&self) -> Verdict {
+        let not = |reason, message| Verdict { type_: CONFIGURED, holds: false, reason, message };
+        let states: Vec<&MemberState> = self
+            .observed
+            .status
+            .member_states
+            .iter()
+            .filter(|s| self.observed.pod(&s.name).is_some_and(|p| Some(&p.meta.uid) == s.pod_uid.as_ref()))
+            .collect();
+        if let Some((name, error)) = states.iter().find_map(|s| Some((&s.name, s.configuration_error.as_ref()?))) {
+            let message =
+                format!("{name}: PostgreSQL refuses the configuration, the last good one stays in force: {error}");
+            return not(reasons::CONFIGURATION_REFUSED, message);
+        }
+        if let Some(problem) = self.plan.problems.iter().find(|p| matches!(p, Problem::Shrinks { .. })) {
+            return not(problem.reason(), problem.to_string());
+        }
+        let pending: BTreeSet<&str> =
+            states.iter().flat_map(|s| s.pending_restart.iter().map(String::as_str)).collect();
+        if !pending.is_empty() {
+            let names: Vec<_> =
+                states.iter().filter(|s| !s.pending_restart.is_empty()).map(|s| s.name.as_str()).collect();
+            let pending: Vec<_> = pending.into_iter().collect();
+            let message = format!("{} take effect only after a restart of {}", pending.join(", "), names.join(", "));
+            return not(reasons::RESTART_REQUIRED, message);
+        }
+        if !self.plan.outdated.is_empty() {
+            let names: Vec<_> = self.plan.outdated.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "the pods of {} were made by an earlier spec or operator; they take the new one when they are deleted and made again",
+                names.join(", ")
+            );
+            return not(operator_reasons::ROLLOUT_PENDING, message);
+        }
+        Verdict {
+            type_: CONFIGURED,
+            holds: true,
+            reason: reasons::IN_FORCE,
+            message: "the whole spec is in force".to_owned(),
+        }
+    }
+}

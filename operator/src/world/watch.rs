@@ -1,0 +1,223 @@
+//! One watch per kind, into the index.
+
+use super::index::{Index, Place};
+use super::{Dirty, Guarded, prune};
+use crate::kinds::Kind;
+use crate::replica_set::observed::Thing;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::core::{DeserializeGuard, DynamicObject, Resource};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, reflector::ObjectRef};
+use kube::{Api, Client};
+use pgconvoy_crds::{PgTerm, names};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::task::JoinSet;
+
+/// How many objects a page of a list holds: the memory at the peak, against round trips at the start.
+const PAGE: u32 = 100;
+/// Seconds until a quiet watch is opened anew. Too short: load. Too long: a watch that died unnoticed is missed longer.
+const WATCH_SECONDS: u32 = 240;
+
+/// Where to look for replica sets.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// Everywhere.
+    All,
+    /// In this namespace.
+    Namespace(String),
+}
+
+impl Scope {
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Scope::All => Api::all(client.clone()),
+            Scope::Namespace(n) => Api::namespaced(client.clone(), n),
+        }
+    }
+
+    fn dynamic(&self, client: &Client, kind: Kind) -> Api<DynamicObject> {
+        match self {
+            Scope::All => Api::all_with(client.clone(), &kind.resource()),
+            Scope::Namespace(n) => Api::namespaced_with(client.clone(), n, &kind.resource()),
+        }
+    }
+}
+
+/// How many watches have not listed everything yet.
+#[derive(Debug, Default)]
+pub struct Synced {
+    missing: AtomicUsize,
+}
+
+impl Synced {
+    /// Whether every watch has listed everything once.
+    pub fn all(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Watches everything, for ever; a task that ends is a defect. The store holds the replica sets themselves.
+pub fn watch_all(
+    client: &Client,
+    scope: &Scope,
+    index: &Arc<Index>,
+    dirty: &Arc<Dirty>,
+    synced: &Arc<Synced>,
+    tasks: &mut JoinSet<&'static str>,
+) -> Store<Guarded> {
+    let (store, writer) = reflector::store::<Guarded>();
+    let stream = reflector::reflector(
+        writer,
+        watcher(scope.api::<Guarded>(client), everything())
+            .default_backoff()
+            .modify(|s| s.meta_mut().managed_fields = None),
+    );
+    synced.missing.fetch_add(1, Ordering::AcqRel);
+    let (d, s) = (dirty.clone(), synced.clone());
+    tasks.spawn(async move {
+        follow_sets(stream, &d, &s).await;
+        "PgReplicaSet"
+    });
+    let w = Watching { client, scope, index, dirty, synced };
+    w.start(Kind::Term, scope.api::<DeserializeGuard<PgTerm>>(client), everything(), prune::term, tasks);
+    w.start(Kind::Pod, scope.api::<Pod>(client), ours(), prune::pod, tasks);
+    w.start(Kind::Claim, scope.api::<PersistentVolumeClaim>(client), ours(), prune::claim, tasks);
+    w.start(Kind::Secret, scope.api::<Secret>(client), ours(), prune::secret, tasks);
+    for kind in [Kind::Lease, Kind::EndpointSlice] {
+        w.start_dynamic(kind, prune::other, tasks);
+    }
+    for kind in [Kind::ServiceAccount, Kind::Role, Kind::RoleBinding, Kind::ConfigMap, Kind::Service, Kind::Budget] {
+        w.start_dynamic(kind, prune::kept, tasks);
+    }
+    store
+}
+
+fn everything() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS)
+}
+
+fn ours() -> watcher::Config {
+    everything().labels(names::LABEL_SET)
+}
+
+async fn follow_sets(
+    stream: impl Stream<Item = Result<Event<Guarded>, watcher::Error>>,
+    dirty: &Dirty,
+    synced: &Synced,
+) {
+    let mut stream = std::pin::pin!(stream);
+    let mut first = true;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Apply(set) | Event::InitApply(set) | Event::Delete(set)) => dirty.mark(ObjectRef::from_obj(&set)),
+            Ok(Event::InitDone) if std::mem::take(&mut first) => {
+                synced.missing.fetch_sub(1, Ordering::AcqRel);
+            }
+            Ok(Event::Init | Event::InitDone) => {}
+            Err(error) => {
+                tracing::warn!(kind = "PgReplicaSet", %error, "the watch was interrupted; it is opened again")
+            }
+        }
+    }
+}
+
+struct Watching<'a> {
+    client: &'a Client,
+    scope: &'a Scope,
+    index: &'a Arc<Index>,
+    dirty: &'a Arc<Dirty>,
+    synced: &'a Arc<Synced>,
+}
+
+impl Watching<'_> {
+    fn start<K>(
+        &self,
+        kind: Kind,
+        api: Api<K>,
+        config: watcher::Config,
+        prune: fn(K) -> Option<(Place, Thing)>,
+        tasks: &mut JoinSet<&'static str>,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (index, dirty, synced) = (self.index.clone(), self.dirty.clone(), self.synced.clone());
+        synced.missing.fetch_add(1, Ordering::AcqRel);
+        tasks.spawn(async move {
+            let stream = watcher(api, config).default_backoff();
+            follow(kind, stream, prune, &index, &dirty, &synced).await;
+            kind.as_str()
+        });
+    }
+
+    fn start_dynamic(
+        &self,
+        kind: Kind,
+        prune: fn(DynamicObject) -> Option<(Place, Thing)>,
+        tasks: &mut JoinSet<&'static str>,
+    ) {
+        let (index, dirty, synced) = (self.index.clone(), self.dirty.clone(), self.synced.clone());
+        let api = self.scope.dynamic(self.client, kind);
+        synced.missing.fetch_add(1, Ordering::AcqRel);
+        tasks.spawn(async move {
+            let stream = watcher(api, ours()).default_backoff();
+            follow(kind, stream, prune, &index, &dirty, &synced).await;
+            kind.as_str()
+        });
+    }
+}
+
+async fn follow<K>(
+    kind: Kind,
+    stream: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    prune: fn(K) -> Option<(Place, Thing)>,
+    index: &Index,
+    dirty: &Dirty,
+    synced: &Synced,
+) {
+    let mut stream = std::pin::pin!(stream);
+    let mut listed = HashSet::new();
+    let mut first = true;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::Apply(object)) => {
+                if let Some((place, thing)) = prune(object)
+                    && index.put(kind, &place, thing)
+                {
+                    dirty.mark(place.set_ref());
+                }
+            }
+            Ok(Event::InitApply(object)) => {
+                if let Some((place, thing)) = prune(object) {
+                    if index.put(kind, &place, thing) {
+                        dirty.mark(place.set_ref());
+                    }
+                    listed.insert(place);
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                if let Some((place, _)) = prune(object)
+                    && index.remove(kind, &place)
+                {
+                    dirty.mark(place.set_ref());
+                }
+            }
+            Ok(Event::InitDone) => {
+                index.retain(kind, &std::mem::take(&mut listed)).into_iter().for_each(|set| dirty.mark(set));
+                if std::mem::take(&mut first) {
+                    synced.missing.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+            Err(error) => tracing::warn!(%kind, %error, "the watch was interrupted; it is opened again"),
+        }
+    }
+}
