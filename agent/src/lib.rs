@@ -3,6 +3,7 @@
 //! [`pgconvoy_ha`] decides; everything here carries out or reports. `docs/architecture.md` has the picture.
 
 pub mod clock;
+mod bootstrap;
 pub mod coordination;
 pub mod http;
 pub mod peers;

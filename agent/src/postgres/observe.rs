@@ -1,0 +1,163 @@
+//! What is, seen from outside and joined with what the driver knows, as [`pgconvoy_ha::Local`].
+
+use super::{
+    Error,
+    facts::Known,
+    server::{FILES, Postgres, STANDBY},
+    slots,
+    sql::Session,
+    supervisor, timelines,
+};
+use pgconvoy_ha::{Local, Server, Stream};
+use pgconvoy_terms::{Epoch, Lsn, TimelineId};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+/// How often it is looked when nothing rings.
+const EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked while PostgreSQL starts or stops.
+const EVERY_BUSY: Duration = Duration::from_millis(50);
+/// How near a follower must be to count as caught up, in bytes, or in milliseconds of lag.
+const NEAR: u64 = 16 << 20;
+
+/// Looks again and again, and publishes every change.
+pub(crate) struct Observer {
+    pub(crate) postgres: Arc<Postgres>,
+    pub(crate) local: watch::Sender<Option<Local>>,
+    /// Rings the driver: what is seen must not be.
+    pub(crate) alarm: Arc<Notify>,
+    session: Option<Session>,
+    fork: Option<(TimelineId, Option<(TimelineId, Lsn)>)>,
+}
+
+impl Observer {
+    pub(crate) fn new(postgres: Arc<Postgres>, local: watch::Sender<Option<Local>>, alarm: Arc<Notify>) -> Self {
+        Self { postgres, local, alarm, session: None, fork: None }
+    }
+
+    /// Never ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let (known, count) = self.postgres.facts.read();
+            let server = self.server(&known).await;
+            let pause = if server == Server::Busy { EVERY_BUSY } else { EVERY };
+            if self.postgres.facts.read().1 != count {
+                // The driver changed something meanwhile: what was seen may be of before or after.
+                continue;
+            }
+            self.publish(known, server);
+            drop(timeout(pause, self.postgres.facts.changed.notified()).await);
+        }
+    }
+
+    fn publish(&self, known: Known, server: Server) {
+        let local = Local { applied: known.applied, data: known.data, server, problem: known.problem };
+        self.local.send_if_modified(|old| {
+            let changed = old.as_ref() != Some(&local);
+            if changed {
+                *old = Some(local);
+            }
+            changed
+        });
+    }
+
+    async fn server(&mut self, known: &Known) -> Server {
+        let status = match self.postgres.supervisor.status().await {
+            Err(supervisor::Error::Absent(_)) => {
+                self.session = None;
+                return Server::Down;
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "the supervisor cannot be asked");
+                self.session = None;
+                return Server::Busy;
+            }
+            Ok(status) => status,
+        };
+        if status.postgres.is_none() {
+            self.session = None;
+            return Server::Down;
+        }
+        let epoch = status.epoch.unwrap_or_default();
+        match self.ask(known, &epoch).await {
+            Ok(server) => server,
+            Err(e) => {
+                tracing::debug!(error = %e, "PostgreSQL cannot be asked");
+                self.session = None;
+                Server::Busy
+            }
+        }
+    }
+
+    async fn ask(&mut self, known: &Known, epoch: &str) -> Result<Server, Error> {
+        const DOING: &str = "looking at the server";
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.postgres.session().await?,
+        };
+        let sql = "SELECT pg_is_in_recovery(), current_setting('pgconvoy.following', true), \
+                   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver')";
+        let row = session.row(DOING, sql).await?;
+        let receiving = row.get::<u32>(2, DOING)? > 0;
+        let server = if row.flag(0) {
+            let following = row.text(1).and_then(|t| t.parse::<Epoch>().ok());
+            let position = known.position.filter(|_| following.is_none() && !receiving && epoch == STANDBY);
+            Server::Standby { following, receiving, position }
+        } else {
+            match epoch.parse::<Epoch>() {
+                Ok(epoch) => self.primary(&session, known, epoch).await?,
+                Err(_) => {
+                    tracing::error!("PostgreSQL was made writable by somebody else; it must be killed");
+                    self.alarm.notify_one();
+                    Server::Busy
+                }
+            }
+        };
+        self.session = Some(session);
+        Ok(server)
+    }
+
+    async fn primary(&mut self, session: &Session, known: &Known, epoch: Epoch) -> Result<Server, Error> {
+        let (timeline, flushed) = self.postgres.own_end(session).await?;
+        let fork = self.fork(timeline).await?;
+        let streams = self.streams(session, &epoch, flushed).await?;
+        let in_force = known.in_force.as_ref().filter(|(e, _)| *e == epoch).map(|(_, rule)| rule.clone());
+        let barrier = known.barrier.as_ref() == Some(&epoch);
+        Ok(Server::Primary { barrier, gate: known.gate && barrier, epoch, timeline, fork, in_force, streams })
+    }
+
+    async fn fork(&mut self, timeline: TimelineId) -> Result<Option<(TimelineId, Lsn)>, Error> {
+        if let Some((of, fork)) = self.fork
+            && of == timeline
+        {
+            return Ok(fork);
+        }
+        let pg_wal = self.postgres.pg_wal();
+        let read = move || timelines::history(&pg_wal, timeline);
+        let fork = self.postgres.disk.run("reading the timeline's history", FILES, read).await?.parent();
+        self.fork = Some((timeline, fork));
+        Ok(fork)
+    }
+
+    /// Who streams under a tag of this epoch, through the slot of that tag.
+    async fn streams(&self, session: &Session, epoch: &Epoch, flushed: Lsn) -> Result<Vec<Stream>, Error> {
+        const DOING: &str = "looking at the followers";
+        let sql = "SELECT r.application_name, r.flush_lsn, coalesce(r.replay_lag < interval '1 second', false) \
+                   FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid \
+                   WHERE r.state IN ('streaming', 'catchup') \
+                   AND s.slot_name = replace(r.application_name, '.', '_') ORDER BY 1";
+        let set = self.postgres.config.identity.member.set();
+        let mut streams = Vec::new();
+        for row in session.rows(DOING, sql).await? {
+            let tag = row.text(0).unwrap_or_default();
+            let Some(member) = slots::member_of(tag, set, epoch) else { continue };
+            let flush: Option<Lsn> = row.maybe(1, DOING)?;
+            let near = flush.is_some_and(|f| flushed.bytes_since(f) <= NEAR);
+            streams.push(Stream { member, caught_up: near || (flush.is_some() && row.flag(2)) });
+        }
+        Ok(streams)
+    }
+}

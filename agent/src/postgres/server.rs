@@ -1,0 +1,415 @@
+//! One server: looking at it, starting it, stopping it, and putting a configuration in force.
+
+use super::{
+    DriverConfig, Error,
+    configuration::{self, Accepted, Files, Frame, Role},
+    disk::{self, Disk},
+    facts::Facts,
+    program::Programs,
+    sql::{Address, Session},
+    supervisor::{self, Supervisor},
+    timelines,
+    volume::Marker,
+};
+use crate::settings::{Addresses, Paths, PostgresReport, PostgresSettings};
+use pgconvoy_ha::{Permission, Want};
+use pgconvoy_supervisor::protocol::{ErrorCode, Exit, Signal};
+use pgconvoy_terms::{Epoch, Rule};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+/// The supervisor's epoch of a server that is not writable.
+pub(crate) const STANDBY: &str = "standby";
+/// For a few small files.
+pub(crate) const FILES: Duration = Duration::from_secs(30);
+/// How long a reload may take until a new session shows it.
+const RELOAD: Duration = Duration::from_secs(10);
+/// How long one step waits for a server that starts before it says so. Recovery may take much longer.
+const STARTING: Duration = Duration::from_secs(5);
+/// After a fast stop began: when backends are killed, and when everything is.
+const QUIT_AFTER: Duration = Duration::from_secs(40);
+const KILL_AFTER: Duration = Duration::from_secs(10);
+
+/// What runs.
+pub(crate) enum Running {
+    /// No process of PostgreSQL; how the last one ended.
+    Nothing(Option<Exit>),
+    /// It starts or stops, or cannot be asked.
+    Busy(String),
+    /// It replays.
+    Standby { session: Session, epoch: String },
+    /// It is writable, in this epoch of the supervisor's.
+    Primary { session: Session, epoch: String },
+}
+
+/// How to start it.
+pub(crate) enum Start<'a> {
+    /// As a standby that receives from nobody.
+    Standby,
+    /// As initdb made it: writable, on timeline 1. Once only.
+    Founder(&'a Epoch, &'a Rule),
+}
+
+/// Everything that touches this member's PostgreSQL hangs on this.
+pub(crate) struct Postgres {
+    pub(crate) config: DriverConfig,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) programs: Programs,
+    pub(crate) disk: Disk,
+    pub(crate) facts: Facts,
+    pub(crate) report: watch::Sender<PostgresReport>,
+    pub(crate) want: watch::Receiver<(Want, Permission)>,
+    pub(crate) settings: watch::Receiver<PostgresSettings>,
+    pub(crate) addresses: watch::Receiver<Addresses>,
+    pub(crate) kept: Mutex<Kept>,
+    /// One admission at a time.
+    pub(crate) admitting: tokio::sync::Mutex<()>,
+}
+
+/// What is kept between steps.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept {
+    /// The user's configuration that was found good last.
+    pub(crate) accepted: Option<Accepted>,
+    /// The one before it, to go back to.
+    pub(crate) previous: Option<Accepted>,
+    /// What was looked at last, good or not.
+    pub(crate) examined: Option<Accepted>,
+    /// Lowest values that the data can be started with.
+    pub(crate) floors: BTreeMap<String, u64>,
+    /// Major version of the image, and its user.
+    pub(crate) image: Option<(u32, String)>,
+    /// The application Secret as it was applied.
+    pub(crate) application: Option<u64>,
+    /// The epoch whose leader's duties were done: checkpoint, roles.
+    pub(crate) provisioned: Option<Epoch>,
+}
+
+impl Postgres {
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.config.identity.paths
+    }
+
+    pub(crate) fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        Address { directory: self.paths().run.clone(), port: self.config.identity.postgres_port }
+    }
+
+    pub(crate) fn pg_wal(&self) -> PathBuf {
+        self.paths().pgdata.join("pg_wal")
+    }
+
+    pub(crate) fn permission(&self) -> Permission {
+        self.want.borrow().1
+    }
+
+    /// A session in the database `postgres`. A new one each time: it shows what the postmaster has read.
+    pub(crate) async fn session(&self) -> Result<Session, Error> {
+        Session::open(&self.address()).await
+    }
+
+    /// Looks what runs.
+    pub(crate) async fn look(&self) -> Result<Running, Error> {
+        let status = match self.supervisor.status().await {
+            // With the supervisor, everything it started is gone.
+            Err(supervisor::Error::Absent(_)) => return Ok(Running::Nothing(None)),
+            status => status?,
+        };
+        if status.postgres.is_none() {
+            return Ok(Running::Nothing(status.last_exit));
+        }
+        let epoch = status.epoch.unwrap_or_default();
+        let session = match self.session().await {
+            Ok(session) => session,
+            Err(e) => return Ok(Running::Busy(format!("PostgreSQL is starting, recovering or stopping: {e}"))),
+        };
+        let row = session.row("asking whether it is in recovery", "SELECT pg_is_in_recovery()").await?;
+        if row.flag(0) { Ok(Running::Standby { session, epoch }) } else { Ok(Running::Primary { session, epoch }) }
+    }
+
+    /// Kills everything, behind whatever was asked of the supervisor before.
+    pub(crate) async fn fence(&self) -> Result<(), Error> {
+        match self.supervisor.fence().await {
+            Ok(()) | Err(supervisor::Error::Absent(_)) => {
+                self.facts.forget_server();
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Stops it in an orderly way; a server that takes too long is killed.
+    pub(crate) async fn stop(&self) -> Result<(), Error> {
+        for (signal, patience) in [(Signal::Int, QUIT_AFTER), (Signal::Quit, KILL_AFTER)] {
+            match self.supervisor.signal(signal).await {
+                Err(supervisor::Error::Absent(_)) => return Ok(()),
+                Err(e) if e.code() == Some(&ErrorCode::Stopped) => return Ok(()),
+                other => other?,
+            }
+            let begun = Instant::now();
+            while begun.elapsed() < patience {
+                match self.supervisor.status().await {
+                    Err(supervisor::Error::Absent(_)) => return Ok(()),
+                    Ok(status) if status.postgres.is_none() => return Ok(()),
+                    Ok(_) => sleep(Duration::from_millis(10)).await,
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            tracing::warn!(?signal, ?patience, "PostgreSQL has not stopped in time");
+        }
+        self.fence().await
+    }
+
+    /// Starts it, and returns when it takes connections. Nothing may run.
+    pub(crate) async fn start(&self, how: Start<'_>) -> Result<(), Error> {
+        self.facts.forget_server();
+        let floors = self.floors().await?;
+        self.kept().floors = floors;
+        let role = match &how {
+            Start::Standby => Role::detached(),
+            Start::Founder(_, rule) => Role::leading(rule, false),
+        };
+        let files = self.files(&role).await?;
+        let (paths, founder, port) =
+            (self.paths().clone(), matches!(how, Start::Founder(..)), self.config.identity.postgres_port);
+        self.disk.run("preparing the start of PostgreSQL", FILES, move || prepare(&paths, founder, port, &files)).await?;
+        let epoch = match how {
+            Start::Standby => STANDBY.to_owned(),
+            Start::Founder(epoch, _) => epoch.to_string(),
+        };
+        let program = self.programs.program("postgres", ["-D".into(), self.paths().pgdata.clone().into_os_string()]);
+        tracing::info!(epoch, "starting PostgreSQL");
+        self.supervisor.start(&epoch, supervisor::permit(self.permission()), program).await?;
+        self.wait_ready().await.map(drop)
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) async fn wait_ready(&self) -> Result<Running, Error> {
+        let begun = Instant::now();
+        loop {
+            match self.look().await {
+                Ok(Running::Nothing(exit)) => return Err(self.died(exit).await),
+                Ok(Running::Busy(why)) if begun.elapsed() > STARTING => return Err(Error::NotYet(why)),
+                Ok(Running::Busy(_)) => {}
+                Ok(running) => return Ok(running),
+                Err(e) if begun.elapsed() > STARTING => return Err(e),
+                Err(_) => {}
+            }
+            sleep(Duration::from_millis(15)).await;
+        }
+    }
+
+    /// Why it may have ended while it started.
+    async fn died(&self, exit: Option<Exit>) -> Error {
+        let pgdata = &self.paths().pgdata;
+        let conf = pgdata.join("postgresql.conf");
+        match self.programs.configured(&conf, pgdata, "port").await {
+            Err(Error::Configuration(why)) => Error::Died(why),
+            _ => Error::Died(exit.map_or_else(|| "killed".to_owned(), |e| e.to_string())),
+        }
+    }
+
+    /// The limits in the control file: a standby with less stops in the middle of its log, or dies when promoted.
+    pub(crate) async fn floors(&self) -> Result<BTreeMap<String, u64>, Error> {
+        const NAMES: [&str; 5] = [
+            "max_connections",
+            "max_worker_processes",
+            "max_wal_senders",
+            // As pg_controldata abbreviates them, and as they are called.
+            "max_prepared_xacts",
+            "max_locks_per_xact",
+        ];
+        let data = self.programs.control_data(&self.paths().pgdata).await?;
+        let mut floors = BTreeMap::new();
+        for name in NAMES {
+            if let Some(value) = data.get(&format!("{name} setting")).and_then(|v| v.parse().ok()) {
+                let called = match name {
+                    "max_prepared_xacts" => "max_prepared_transactions",
+                    "max_locks_per_xact" => "max_locks_per_transaction",
+                    same => same,
+                };
+                floors.insert(called.to_owned(), value);
+            }
+        }
+        Ok(floors)
+    }
+
+    /// The text of the configuration for a role.
+    pub(crate) async fn files(&self, role: &Role) -> Result<Files, Error> {
+        let kept = self.kept().clone();
+        let Some(user) = kept.accepted else {
+            return Err(Error::NotYet("the spec's configuration has not been looked at yet".into()));
+        };
+        let (major, system_user) = self.image().await?;
+        let (config, role) = (self.config.clone(), role.clone());
+        let render = move || {
+            let paths = &config.identity.paths;
+            Ok(configuration::files(
+                &Frame {
+                    identity: &config.identity,
+                    listen: &config.listen,
+                    system_user: &system_user,
+                    floors: &kept.floors,
+                    volume: volume_size(&paths.volume),
+                    major,
+                    certificates: configuration::certificates(&paths.tls),
+                },
+                &user,
+                &role,
+            ))
+        };
+        self.disk.run("reading the certificates", FILES, render).await
+    }
+
+    /// Major version and user of the image.
+    pub(crate) async fn image(&self) -> Result<(u32, String), Error> {
+        if let Some(image) = self.kept().image.clone() {
+            return Ok(image);
+        }
+        let (version, major) = self.programs.version().await?;
+        if !(15..=18).contains(&major) {
+            return Err(Error::Unfit(format!(
+                "the image's PostgreSQL is {version}; pgconvoy runs versions 15 to 18. Use such an image"
+            )));
+        }
+        let user = self.programs.user().await?;
+        self.report.send_if_modified(|r| r.version.replace(version.clone()).as_ref() != Some(&version));
+        self.kept().image = Some((major, user.clone()));
+        Ok((major, user))
+    }
+
+    /// Puts the configuration of a role in force, and returns when a new session shows it.
+    pub(crate) async fn apply(&self, role: &Role) -> Result<(), Error> {
+        let files = self.files(role).await?;
+        if self.shows(&files).await? {
+            return Ok(());
+        }
+        let paths = self.paths().clone();
+        let written = files.clone();
+        let before = paths.pgdata.join("pg_hba.conf");
+        let old_hba = self
+            .disk
+            .run("writing the configuration", FILES, move || {
+                let old = disk::read(&before)?;
+                put(&paths, &written)?;
+                Ok(old)
+            })
+            .await?;
+        let session = self.session().await?;
+        let sql = "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1";
+        if let Some(row) = session.rows("checking the hba lines", sql).await?.first() {
+            // Before the reload nobody has read it; a start would fail with it.
+            let path = self.paths().pgdata.join("pg_hba.conf");
+            let old = old_hba.unwrap_or_default();
+            self.disk.run("putting the hba lines back", FILES, move || disk::write(&path, &old)).await?;
+            return Err(Error::Hba(format!(
+                "PostgreSQL refuses a line of postgresql.hba: {}",
+                row.text(0).unwrap_or_default()
+            )));
+        }
+        self.supervisor.signal(Signal::Hup).await?;
+        let begun = Instant::now();
+        while !self.shows(&files).await? {
+            if begun.elapsed() > RELOAD {
+                return Err(self.reload_failed(&session).await);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        self.report_pending(&session).await
+    }
+
+    /// Whether a new session shows these files.
+    async fn shows(&self, files: &Files) -> Result<bool, Error> {
+        let sql = "SELECT current_setting('pgconvoy.configuration', true)";
+        let row = self.session().await?.row("reading the configuration in force", sql).await?;
+        Ok(row.text(0) == Some(files.fingerprint.as_str()))
+    }
+
+    async fn reload_failed(&self, session: &Session) -> Error {
+        let sql = "SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL LIMIT 1";
+        match session.rows("reading why the configuration was not taken", sql).await.as_deref() {
+            Ok([row, ..]) => Error::Configuration(format!(
+                "PostgreSQL did not take the configuration: {}: {}",
+                row.text(0).unwrap_or_default(),
+                row.text(1).unwrap_or_default()
+            )),
+            _ => Error::Timeout { doing: "reloading the configuration", after: RELOAD },
+        }
+    }
+
+    /// Reports which parameters wait for a restart.
+    pub(crate) async fn report_pending(&self, session: &Session) -> Result<(), Error> {
+        let sql = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name";
+        let rows = session.rows("reading which parameters wait for a restart", sql).await?;
+        let names: Vec<String> = rows.iter().filter_map(|r| r.text(0)).map(str::to_owned).collect();
+        self.report.send_if_modified(|r| std::mem::replace(&mut r.pending_restart, names.clone()) != names);
+        Ok(())
+    }
+}
+
+fn volume_size(volume: &std::path::Path) -> u64 {
+    nix::sys::statvfs::statvfs(volume).map_or(0, |s| s.blocks() * s.fragment_size())
+}
+
+/// Writes the configuration files.
+pub(crate) fn put(paths: &Paths, files: &Files) -> Result<(), Error> {
+    let at = |name: &str| paths.pgdata.join(name);
+    let text = |path: &std::path::Path| -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(&disk::read(path)?.unwrap_or_default()).into_owned())
+    };
+    let main = at("postgresql.conf");
+    if let Some(with) = configuration::with_include(&text(&main)?) {
+        disk::write(&main, with.as_bytes())?;
+    }
+    let auto = at("postgresql.auto.conf");
+    if let Some(without) = configuration::without_owned(&text(&auto)?) {
+        disk::write(&auto, without.as_bytes())?;
+    }
+    disk::write_if_other(&at("pg_hba.conf"), files.hba.as_bytes())?;
+    disk::write_if_other(&at("pg_ident.conf"), files.ident.as_bytes())?;
+    disk::write_if_other(&at("pgconvoy.conf"), files.conf.as_bytes())
+}
+
+/// Everything on disk before a start. The supervisor has said that nothing runs.
+fn prepare(paths: &Paths, founder: bool, port: u16, files: &Files) -> Result<(), Error> {
+    let at = |name: &str| paths.pgdata.join(name);
+    let marker = Marker::read(&paths.pgdata)?.and_then(Result::ok);
+    let Some(marker) = marker else {
+        return Err(Error::Unfit("the data directory bears no mark of pgconvoy".into()));
+    };
+    if founder && !marker.fresh {
+        return Err(Error::Unfit(
+            "this data was started before, so epoch 1 cannot begin on it again; a later epoch must be opened".into(),
+        ));
+    }
+    // After a kill these name a process that may exist again as another one.
+    disk::remove(&at("postmaster.pid"))?;
+    let socket = format!(".s.PGSQL.{port}");
+    disk::remove(&paths.run.join(&socket))?;
+    disk::remove(&paths.run.join(format!("{socket}.lock")))?;
+    for name in ["promote", "recovery.signal"] {
+        disk::remove(&at(name))?;
+    }
+    if marker.fresh {
+        // First, and durably: whatever comes of the start, it was one.
+        Marker { fresh: false, ..marker }.write(&paths.pgdata)?;
+    }
+    if founder {
+        disk::remove(&at("standby.signal"))?;
+    } else {
+        disk::write_if_other(&at("standby.signal"), b"")?;
+        timelines::remove_stubs(&paths.pgdata.join("pg_wal"))?;
+    }
+    put(paths, files)
+}
