@@ -33,12 +33,14 @@ pub(crate) struct Frames {
     stream: Box<dyn Stream>,
     incoming: BytesMut,
     outgoing: BytesMut,
+    /// Something was written that TLS may still hold back.
+    unflushed: bool,
     peer: String,
 }
 
 impl Frames {
     pub(crate) fn new(stream: Box<dyn Stream>, peer: String) -> Self {
-        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), peer }
+        Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), unflushed: false, peer }
     }
 
     pub(crate) fn peer(&self) -> String {
@@ -51,19 +53,22 @@ impl Frames {
     }
 
     pub(crate) fn unsent(&self) -> bool {
-        !self.outgoing.is_empty()
+        self.unflushed || !self.outgoing.is_empty()
     }
 
     /// Sends what is waiting. Cancel-safe: what was not sent goes first the next time.
     pub(crate) async fn flush(&mut self, doing: &'static str) -> Result<(), Error> {
         while self.outgoing.has_remaining() {
+            self.unflushed = true;
             match self.stream.write_buf(&mut self.outgoing).await {
                 Ok(0) => return Err(self.cut(doing, io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(e) => return Err(self.cut(doing, e)),
             }
         }
-        self.stream.flush().await.map_err(|e| self.cut(doing, e))
+        self.stream.flush().await.map_err(|e| self.cut(doing, e))?;
+        self.unflushed = false;
+        Ok(())
     }
 
     /// The next message. Notices are logged and skipped, errors are returned as such. Cancel-safe, no deadline.

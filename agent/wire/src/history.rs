@@ -59,17 +59,16 @@ impl History {
                 let shown: String = line.chars().take(80).collect();
                 format!("line {} of the history of timeline {timeline} {what}: {shown:?}", number + 1)
             };
-            let mut fields = line.splitn(3, char::is_whitespace);
-            let (Some(parent), Some(fork)) = (fields.next(), fields.next()) else {
-                return Err(bad("is no timeline and position"));
-            };
+            let (parent, rest) =
+                line.split_once(char::is_whitespace).ok_or_else(|| bad("is no timeline and position"))?;
+            let rest = rest.trim_start();
+            let (fork, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
             let parent = TimelineId(parent.parse().map_err(|_| bad("does not begin with a timeline"))?);
             let fork = fork.parse().map_err(|_| bad("has no position"))?;
             if entries.last().is_some_and(|last| last.timeline >= parent) || parent >= timeline || parent.0 == 0 {
                 return Err(bad("names a timeline out of order"));
             }
-            let reason = fields.next().unwrap_or_default().trim().to_owned();
-            entries.push(HistoryEntry { timeline: parent, fork, reason });
+            entries.push(HistoryEntry { timeline: parent, fork, reason: reason.trim().to_owned() });
         }
         Ok(Self { timeline, entries })
     }
@@ -112,7 +111,7 @@ mod tests {
     #[test]
     fn postgresqls_own_file_is_read() {
         let h =
-            history(9, "1\t0/3000148\tno recovery target specified\n\n# pgconvoy: no timeline\n5\t1/0\t\n").unwrap();
+            history(9, "1\t0/3000148\tno recovery target specified\n\n  # pgconvoy: no timeline\n5  1/0\n").unwrap();
         assert_eq!(h.parent(), Some((TimelineId(5), Lsn(0x1_0000_0000))));
         assert_eq!(h.entries[0].reason, "no recovery target specified");
         assert_eq!(h.fork_of(TimelineId(1)), Some(Lsn(0x300_0148)));

@@ -11,6 +11,10 @@
 //! with the next call, a command that was abandoned half-way makes the connection refuse further ones
 //! ([`Error::Abandoned`]).
 //!
+//! TCP's own keepalives and TCP_USER_TIMEOUT are not set: every read and write waits for a bounded time, which notices a
+//! dead peer earlier. A manifest covers every file but WAL segments; those carry a checksum in every record, which
+//! PostgreSQL checks when it replays them.
+//!
 //! What is not here: SQL (a `Database` connection can run simple queries, but drivers do it better), logical
 //! replication, and any judgement about who may follow whom.
 

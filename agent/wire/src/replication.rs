@@ -121,8 +121,8 @@ pub struct Replication {
     idle_timeout: Duration,
     /// When the server was last heard of.
     heard: Instant,
-    /// It has been asked for a sign of life since.
-    asked: bool,
+    /// When it has been asked for a sign of life since then.
+    asked: Option<Instant>,
 }
 
 impl Client {
@@ -152,12 +152,15 @@ impl Client {
         // Nothing is confirmed before the caller has confirmed it: 0/0 tells the server nothing.
         let status = Status::default();
         let idle_timeout = options.idle_timeout;
-        Ok(Replication { client: self, state, status, idle_timeout, heard: Instant::now(), asked: false })
+        Ok(Replication { client: self, state, status, idle_timeout, heard: Instant::now(), asked: None })
     }
 }
 
 impl Replication {
     /// The next event. Cancel-safe: nothing is lost when the future is dropped, so it fits into `select!`.
+    ///
+    /// The server is answered only in here: whoever stays away for longer than its `wal_sender_timeout` is dropped by
+    /// it.
     ///
     /// # Errors
     /// [`Error::Timeout`] when the server was silent for `idle_timeout`; [`Error::Server`], [`Error::Cut`],
@@ -170,21 +173,22 @@ impl Replication {
             if self.client.frames.unsent() {
                 self.flush().await?;
             }
-            let patience = if self.asked { self.idle_timeout } else { self.idle_timeout / 2 };
-            let frame = match timeout_at(self.heard + patience, self.client.answer(DOING)).await {
+            // A caller that was busy elsewhere for long finds the server asked now, not given up at once.
+            let until = self.asked.unwrap_or(self.heard) + self.idle_timeout / 2;
+            let frame = match timeout_at(until, self.client.answer(DOING)).await {
                 Ok(frame) => frame?,
-                Err(_) if self.asked => {
+                Err(_) if self.asked.is_some() => {
                     let peer = self.client.frames.peer();
                     return Err(Error::Timeout { peer, doing: DOING, after: self.idle_timeout });
                 }
                 Err(_) => {
-                    self.asked = true;
+                    self.asked = Some(Instant::now());
                     self.queue_status(true);
                     continue;
                 }
             };
             self.heard = Instant::now();
-            self.asked = false;
+            self.asked = None;
             if let Some(event) = self.take(frame)? {
                 return Ok(event);
             }

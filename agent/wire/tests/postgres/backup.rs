@@ -49,8 +49,7 @@ fn a_restored_backup_is_verified_and_follows() {
         backup.into_client().identify_system().await.unwrap();
 
         give(dir.path());
-        let said = pg.run("pg_verifybackup", &[data.to_str().unwrap()]);
-        assert!(said.contains("backup successfully verified"), "{said}");
+        pg.verify(&data);
 
         let standby = Server::standby(&primary, dir, "follower").await;
         primary.sql().await.simple_query("INSERT INTO t VALUES (-1, 'after the backup')").await.unwrap();
@@ -69,7 +68,7 @@ fn every_durability_gives_the_same_copy() {
             let data = dir.path().join("data");
             restore(&server.local(), &data, &RestoreOptions { durability, ..RestoreOptions::default() }).await;
             give(dir.path());
-            pg.run("pg_verifybackup", &[data.to_str().unwrap()]);
+            pg.verify(&data);
         }
     });
 }
@@ -128,7 +127,7 @@ fn tablespaces_need_a_place() {
         options.tablespaces.insert(there, here.clone());
         restore(&server.local(), &data, &options).await;
         give(dir.path());
-        pg.run("pg_verifybackup", &[data.to_str().unwrap()]);
+        pg.verify(&data);
         let link = fs::read_dir(data.join("pg_tblspc")).unwrap().next().unwrap().unwrap().path();
         assert_eq!(fs::read_link(link).unwrap(), here);
         assert_eq!(fs::read_dir(&here).unwrap().count(), 1);

@@ -115,6 +115,18 @@ impl Installation {
         said.into_owned()
     }
 
+    /// Has PostgreSQL's own program verify a restored directory.
+    pub(crate) fn verify(&self, data: &Path) {
+        if !self.command("pg_verifybackup").arg("--version").output().unwrap().status.success() {
+            return say(&format!(
+                "SKIPPED pg_verifybackup of PostgreSQL {}: this build of it does not run",
+                self.version
+            ));
+        }
+        let said = self.run("pg_verifybackup", &[data.to_str().unwrap()]);
+        assert!(said.contains("backup successfully verified"), "{said}");
+    }
+
     pub(crate) fn has_tls(&self) -> bool {
         let template = self.template();
         !self.run("postgres", &["-C", "ssl_library", "-D", template.to_str().unwrap()]).trim().is_empty()
