@@ -8,11 +8,15 @@
 
 pub mod conditions;
 pub mod names;
+pub mod parameters;
 pub mod pod;
 mod replica_set;
+mod rules;
+mod schema;
 mod term;
 
 pub use replica_set::*;
+pub use schema::{Unbuildable, definitions};
 pub use term::*;
 
 /// The API group of every kind.

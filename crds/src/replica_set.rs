@@ -72,7 +72,7 @@ pub struct PgReplicaSetSpec {
     pub services: Option<Services>,
 }
 
-/// When to pull an image.
+/// When to pull the image. Default: `IfNotPresent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ImagePullPolicy {
     /// At every start.
@@ -97,7 +97,7 @@ pub struct Storage {
     pub when_deleted: Option<WhenDeleted>,
 }
 
-/// What happens to a volume whose member is gone.
+/// What happens to the volumes when the set is deleted or scaled down. Default: `Keep`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenDeleted {
     /// It stays, for a person to decide.
@@ -118,7 +118,7 @@ pub struct Durability {
     pub acknowledgements: Option<i32>,
 }
 
-/// Whether commits wait for followers.
+/// `quorum` (default): a commit is acknowledged once enough followers have flushed it. `async`: at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum DurabilityMode {

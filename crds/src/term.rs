@@ -147,12 +147,19 @@ impl PgTermSpec {
     /// The term in it; `None` at number 0.
     ///
     /// # Errors
-    /// When anything in it does not parse.
+    /// When anything in it does not parse, or when it is neither at number 0 nor a whole term: half a record read as
+    /// "none yet" would bootstrap a second database beside the first.
     pub fn read(&self) -> Result<Option<terms::Term>, UnreadableTerm> {
-        let Some(phase) = self.phase else { return Ok(None) };
-        if self.epoch.number == 0 {
-            return Ok(None);
-        }
+        let nothing =
+            self.leader.is_none() && self.configs.is_empty() && self.history.is_empty() && self.chain.is_empty();
+        let phase = match (self.epoch.number, self.phase) {
+            (0, None) if nothing => return Ok(None),
+            (0, _) => {
+                return Err(UnreadableTerm { field: "epoch", why: "its number is 0, yet there is more".to_owned() });
+            }
+            (_, None) => return Err(UnreadableTerm { field: "phase", why: "it is missing".to_owned() }),
+            (_, Some(phase)) => phase,
+        };
         let member = |s: &String| s.parse::<terms::MemberId>().map_err(bad("members"));
         let rules = self.configs.iter().map(|c| {
             Ok(terms::Rule {

@@ -1,1 +1,156 @@
-//! x
+//! What the tests on a real Kubernetes share. Each file in `tests/` proves one promise.
+//!
+//! They are `#[ignore]`d, because they need a cluster: `./test` brings one up, sets `PGCONVOY_CLUSTER` to its name and
+//! runs them with `--ignored`. By hand: `KCL_NAME=dev e2e/cluster/kcl up`, then
+//! `PGCONVOY_CLUSTER=dev cargo test -p pgconvoy-e2e -- --ignored`.
+
+use anyhow::{Context, bail};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A running cluster of `e2e/cluster/kcl`.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    kcl: PathBuf,
+    name: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Whether its exit status was 0.
+    pub ok: bool,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// Seconds that one command may take, unless it is told otherwise.
+const PATIENCE: u32 = 120;
+
+impl Cluster {
+    /// The cluster that the environment names: `PGCONVOY_CLUSTER`, and `PGCONVOY_KCL` for the program if it lies elsewhere.
+    ///
+    /// # Errors
+    /// When no cluster is named: a test that was asked for must not pass without one.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let name = std::env::var("PGCONVOY_CLUSTER")
+            .context("PGCONVOY_CLUSTER names no cluster; bring one up with e2e/cluster/kcl up, or run ./test")?;
+        let kcl = std::env::var_os("PGCONVOY_KCL").map_or_else(|| root().join("e2e/cluster/kcl"), PathBuf::from);
+        Ok(Self { kcl, name })
+    }
+
+    /// Runs `kcl <args>` on this cluster.
+    ///
+    /// # Errors
+    /// When it cannot be run; its own failure is an [`Output`].
+    pub fn kcl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
+        let mut child = Command::new("timeout")
+            .args(["-k", "5", &PATIENCE.to_string()])
+            .arg(&self.kcl)
+            .args(args)
+            .env("KCL_NAME", &self.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run timeout")?;
+        // Written from a thread: a command that prints much before it reads everything must not wait for us.
+        let pipe = child.stdin.take();
+        let text = stdin.to_owned();
+        let writer = std::thread::spawn(move || pipe.map(|mut p| p.write_all(text.as_bytes())));
+        let output = child.wait_with_output().context("cannot wait for kcl")?;
+        // What it did not read is its own business: its exit status tells.
+        drop(writer.join());
+        Ok(Output {
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs `kubectl <args>` with `stdin`, and takes what comes.
+    ///
+    /// # Errors
+    /// As [`Cluster::kcl`].
+    pub fn try_kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
+        self.kcl(&[&["kubectl"], args].concat(), stdin)
+    }
+
+    /// Runs `kubectl <args>` with `stdin`; what it printed.
+    ///
+    /// # Errors
+    /// When it fails, with what it complained about.
+    pub fn kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<String> {
+        let output = self.try_kubectl(args, stdin)?;
+        if !output.ok {
+            bail!("kubectl {}: {}", args.join(" "), output.stderr);
+        }
+        Ok(output.stdout)
+    }
+
+    /// Installs the custom resources as the README says.
+    ///
+    /// # Errors
+    /// When the API server refuses them.
+    pub fn install_crds(&self) -> anyhow::Result<()> {
+        let folder = root().join("crds");
+        let folder = folder.to_str().context("the repository's path is no text")?;
+        self.kubectl(&["apply", "-f", folder], "")?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", folder], "")?;
+        Ok(())
+    }
+
+    /// A namespace that is deleted when the guard is dropped. `purpose` begins its name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn namespace(&self, purpose: &str) -> anyhow::Result<Namespace> {
+        // Unique enough: one process runs one test of a purpose at a time.
+        let name = format!("{purpose}-{}", std::process::id());
+        self.kubectl(&["create", "namespace", &name], "")?;
+        Ok(Namespace { cluster: self.clone(), name })
+    }
+}
+
+/// A namespace of one test; see [`Cluster::namespace`].
+#[derive(Debug)]
+pub struct Namespace {
+    cluster: Cluster,
+    /// Its name.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Runs `kubectl -n <namespace> <args>`, and takes what comes.
+    ///
+    /// # Errors
+    /// As [`Cluster::kcl`].
+    pub fn try_kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
+        self.cluster.try_kubectl(&[&["-n", &self.name], args].concat(), stdin)
+    }
+
+    /// Runs `kubectl -n <namespace> <args>`; what it printed.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`].
+    pub fn kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<String> {
+        self.cluster.kubectl(&[&["-n", &self.name], args].concat(), stdin)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here; the cluster goes away with the test run.
+        drop(self.cluster.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], ""));
+    }
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    // At run time: programs may be compiled in one clone and run in another.
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("e2e/tests"), PathBuf::from);
+    crate_dir.ancestors().nth(2).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}

@@ -1,0 +1,341 @@
+//! What the API server checks: CEL rules, each with the sentence that its violator reads, and the bounds without which it
+//! could not afford the rules.
+//!
+//! A path names a place in the schema: `spec.storage`, `spec.postgresql.hba[]` (each entry), `spec.services.rw.annotations{}`
+//! (each value); the empty path is the whole object.
+
+use crate::parameters::{Allowed, NAME_PATTERN, SYNTAX, limited_parameters, owned_parameters};
+use pgconvoy_terms::MemberName;
+use serde_json::{Value, json};
+
+/// A CEL rule at a place of the schema.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    /// The place whose value is `self`.
+    pub(crate) path: &'static str,
+    /// What must be true.
+    pub(crate) expression: String,
+    /// What is said when it is not.
+    pub(crate) message: String,
+}
+
+fn rule(path: &'static str, expression: impl Into<String>, message: impl Into<String>) -> Rule {
+    Rule { path, expression: expression.into(), message: message.into() }
+}
+
+/// That an optional field stays as it is, absent or present. (`self.?field == oldSelf.?field` says the same, but the API
+/// server reckons its cost without bounds.)
+fn same(field: &str) -> String {
+    format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
+}
+
+/// The greatest number of members.
+pub(crate) const MEMBERS_LIMIT: usize = 64;
+
+/// Maps of labels and annotations.
+const LABELS: &str = "spec.podTemplate.labels";
+const SERVICES: [&str; 3] =
+    ["spec.services.rw.annotations", "spec.services.ro.annotations", "spec.services.r.annotations"];
+
+/// The rules of a PgReplicaSet.
+pub(crate) fn replica_set() -> Vec<Rule> {
+    let mut rules = vec![
+        rule(
+            "",
+            format!("self.metadata.name.size() <= {}", MemberName::SET_LIMIT),
+            format!(
+                "a replica set's name may have {} characters, so that the names of its members and what belongs to them fit",
+                MemberName::SET_LIMIT
+            ),
+        ),
+        rule(
+            "",
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "a replica set's name is a letter, then letters, digits and dashes, all lower case, without dots: its Services \
+             and pods are named after it",
+        ),
+    ];
+    rules.extend(durability());
+    rules.extend(image());
+    rules.extend(storage());
+    rules.extend(bootstrap());
+    rules.extend(parameters());
+    rules.extend(hba());
+    rules.extend(pods());
+    rules
+}
+
+fn durability() -> [Rule; 5] {
+    [
+        rule(
+            "spec.members",
+            format!("self >= 1 && self <= {MEMBERS_LIMIT}"),
+            format!("members may be 1 to {MEMBERS_LIMIT}: a set has at least its leader"),
+        ),
+        rule("spec.durability.acknowledgements", "self >= 0", "acknowledgements cannot be less than 0"),
+        rule(
+            "spec",
+            "self.?durability.?acknowledgements.orValue(0) < self.members || self.members < 1",
+            "spec.durability.acknowledgements must be less than spec.members: a commit can wait for the followers only, \
+             which are one less than the members (a single member: 0)",
+        ),
+        rule(
+            "spec.durability",
+            "self.?mode.orValue('quorum') != 'async' || self.?acknowledgements.orValue(0) <= 0",
+            "with mode: async no commit waits for a follower; leave acknowledgements out, or choose mode: quorum",
+        ),
+        rule(
+            "spec",
+            "self.members <= 1 || self.?durability.?mode.orValue('quorum') != 'quorum' || \
+             self.?durability.?acknowledgements.orValue(1) != 0",
+            "mode: quorum with followers needs at least 1 acknowledgement; choose mode: async if commits shall not wait",
+        ),
+    ]
+}
+
+fn image() -> [Rule; 3] {
+    // Only the official names tell: postgres:17.5-bookworm, registry/postgresql:17. Tags of other images may count anything.
+    let tells = "^(.*/)?postgres(ql)?:[0-9]+([^0-9].*)?$";
+    let served = "^(.*/)?postgres(ql)?:(15|16|17|18)([^0-9].*)?$";
+    let major = |whose: &str| format!("{whose}.find('postgres(ql)?:[0-9]+').find(':[0-9]+$')");
+    [
+        rule(
+            "spec.image",
+            "self.matches('^[^ \\t\\r\\n]+$')",
+            "an image is a reference like docker.io/library/postgres:17",
+        ),
+        rule(
+            "spec.image",
+            format!("!self.matches('{tells}') || self.matches('{served}')"),
+            "pgconvoy runs PostgreSQL 15, 16, 17 and 18; the image's tag says another version",
+        ),
+        rule(
+            "spec.image",
+            format!("{old} == '' || {new} == '' || {old} == {new}", old = major("oldSelf"), new = major("self")),
+            "another major version of PostgreSQL cannot read this set's data; make a new set and move the data with pg_dump \
+             or logical replication",
+        ),
+    ]
+}
+
+fn storage() -> [Rule; 3] {
+    [
+        rule(
+            "spec.storage.size",
+            "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
+            "storage.size is a quantity greater than 0, like 20Gi",
+        ),
+        rule(
+            "spec.storage.size",
+            "!isQuantity(string(self)) || !isQuantity(string(oldSelf)) || \
+             quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
+            "storage.size can grow, not shrink: no volume can be made smaller; make a new set with smaller volumes and move \
+             the data",
+        ),
+        rule(
+            "spec.storage",
+            same("storageClassName"),
+            "storage.storageClassName cannot be changed: volumes stay in the class they were made in",
+        ),
+    ]
+}
+
+fn bootstrap() -> Vec<Rule> {
+    let reserved = "self.startsWith('pg_') || self.startsWith('pgconvoy')";
+    let name = "self.matches('^[A-Za-z_][A-Za-z0-9_-]*$')";
+    vec![
+        rule(
+            "spec",
+            same("bootstrap"),
+            "spec.bootstrap says how the first data came to be, so it cannot be added, changed or removed afterwards",
+        ),
+        rule(
+            "spec.runAsUser",
+            "self >= 1 && self <= 2147483647",
+            "runAsUser is a user id from 1 up (999 in Debian images, 70 in Alpine ones): PostgreSQL refuses to run as root",
+        ),
+        rule(
+            "spec",
+            "self.?runAsUser.orValue(999) == oldSelf.?runAsUser.orValue(999)",
+            "spec.runAsUser cannot be changed: the files on the volumes belong to that user",
+        ),
+        rule(
+            "spec.bootstrap.initdb.database",
+            format!("{name} && !({reserved}) && !(self in ['postgres', 'template0', 'template1'])"),
+            "the application database's name is a letter or _, then letters, digits, _ and -; postgres, template0, template1 \
+             and names that begin with pg_ or pgconvoy are taken",
+        ),
+        rule(
+            "spec.bootstrap.initdb.owner",
+            format!("{name} && !({reserved}) && self != 'postgres'"),
+            "the owner's name is a letter or _, then letters, digits, _ and -; postgres and names that begin with pg_ or \
+             pgconvoy are taken",
+        ),
+        rule(
+            "spec.bootstrap.initdb.locale",
+            "self.matches('^[A-Za-z0-9][A-Za-z0-9_.@-]*$')",
+            "initdb.locale is a locale's name, like C.UTF-8 or de_DE.UTF-8",
+        ),
+        rule(
+            "spec.bootstrap.initdb.encoding",
+            "self.matches('^[A-Za-z][A-Za-z0-9_]*$')",
+            "initdb.encoding is an encoding's name, like UTF8",
+        ),
+    ]
+}
+
+fn parameters() -> Vec<Rule> {
+    const PARAMETERS: &str = "spec.postgresql.parameters";
+    let mut rules = vec![
+        rule(PARAMETERS, format!("self.all(name, name.matches('{NAME_PATTERN}'))"), SYNTAX),
+        rule(PARAMETERS, "self.all(name, !string(self[name]).matches('[\\r\\n]'))", "a parameter's value is one line"),
+    ];
+    rules.extend(owned_parameters().iter().map(|o| rule(PARAMETERS, format!("!('{}' in self)", o.name), o.sentence())));
+    rules.extend(limited_parameters().iter().map(|l| {
+        let value = format!("string(self['{}'])", l.name);
+        let holds = match l.allowed {
+            Allowed::OneOf(words) => {
+                let words: Vec<_> = words.iter().map(|w| format!("'{w}'")).collect();
+                format!("{value} in [{}]", words.join(", "))
+            }
+            Allowed::AtLeast(least) => format!("({value}.matches('^[0-9]{{1,9}}$') && int({value}) >= {least})"),
+        };
+        rule(PARAMETERS, format!("!('{}' in self) || {holds}", l.name), l.sentence())
+    }));
+    rules
+}
+
+fn hba() -> [Rule; 3] {
+    const LINE: &str = "spec.postgresql.hba[]";
+    [
+        rule(
+            LINE,
+            // One line: a line break would smuggle in a second one, a backslash at the end swallow the next.
+            "self.matches('^(local|host|hostssl|hostnossl|hostgssenc|hostnogssenc)[ \\t]+[^\\r\\n]*[^\\r\\n\\\\\\\\]$')",
+            "a line of hba begins with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc, and is one line",
+        ),
+        rule(
+            LINE,
+            "!self.matches('(^|[ \\t,\"])(replication|pgconvoy[A-Za-z0-9_]*)([ \\t,\"]|$)')",
+            "a line of hba may not name the database replication nor pgconvoy's own roles: pgconvoy writes their lines itself",
+        ),
+        rule(
+            LINE,
+            "!self.matches('(^|[ \\t,])@')",
+            "a line of hba may not take names from a file (@file): there is none in the pod",
+        ),
+    ]
+}
+
+fn pods() -> Vec<Rule> {
+    let mut rules = vec![
+        rule(
+            "spec.stopTimeoutSeconds",
+            "self >= 10 && self <= 3600",
+            "stopTimeoutSeconds may be 10 to 3600: with less PostgreSQL is killed before it could hand over and stop",
+        ),
+        rule(
+            "spec.resources",
+            "!has(self.claims) || self.claims.size() == 0",
+            "resources.claims are not supported: a database pod has no resource claims",
+        ),
+        rule(
+            LABELS,
+            "self.all(key, !format.qualifiedName().validate(key).hasValue() && \
+             !format.labelValue().validate(self[key]).hasValue())",
+            "podTemplate.labels has a key or a value that is no label",
+        ),
+        rule(
+            "spec.podTemplate.annotations",
+            "self.all(key, !format.qualifiedName().validate(key.lowerAscii()).hasValue())",
+            "podTemplate.annotations has a key that is none",
+        ),
+    ];
+    for path in [LABELS, "spec.podTemplate.annotations"].into_iter().chain(SERVICES) {
+        rules.push(rule(
+            path,
+            "self.all(key, !key.startsWith('pgconvoy.dev/'))",
+            "labels and annotations that begin with pgconvoy.dev/ are pgconvoy's own",
+        ));
+    }
+    rules
+}
+
+/// The rules of a PgTerm: what an update may never do, whoever writes it.
+pub(crate) fn term() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec",
+            "self.setUid == oldSelf.setUid",
+            "a PgTerm belongs to one PgReplicaSet for ever: setUid cannot be changed",
+        ),
+        rule(
+            "spec.epoch",
+            "self.number >= oldSelf.number",
+            "epochs only grow: a smaller number would let two leaders write the same timeline",
+        ),
+        rule(
+            "spec.epoch",
+            format!("self.number != oldSelf.number || ({})", same("id")),
+            "an epoch keeps the id it was opened with: another id needs a greater number",
+        ),
+        rule(
+            "spec",
+            "self.epoch.number == 0 || (has(self.chain) && self.chain.size() > 0)",
+            "the chain cannot be empty once an epoch was opened: nobody could tell whether this term descends from the one \
+             they obeyed",
+        ),
+        rule(
+            "spec",
+            "(self.epoch.number == 0) == !has(self.phase) && (self.epoch.number == 0) == !has(self.epoch.id)",
+            "a term at number 0 has neither an epoch's id nor a phase, and a later one has both",
+        ),
+    ]
+}
+
+/// Bounds of what the rules read (the API server reckons their cost by them), and how lists merge.
+pub(crate) fn replica_set_bounds() -> Vec<(&'static str, Value)> {
+    let text = |limit: usize| json!({ "maxLength": limit });
+    let map = |limit: usize| json!({ "maxProperties": limit });
+    let list = |limit: usize| json!({ "maxItems": limit });
+    let keyed = |key: &str| json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key] });
+    let mut bounds = vec![
+        ("spec.image", text(512)),
+        ("spec.imagePullSecrets", list(16)),
+        ("spec.storage.size", text(32)),
+        ("spec.storage.storageClassName", text(253)),
+        // PostgreSQL's own limit of a name.
+        ("spec.bootstrap.initdb.database", text(63)),
+        ("spec.bootstrap.initdb.owner", text(63)),
+        ("spec.bootstrap.initdb.locale", text(64)),
+        ("spec.bootstrap.initdb.encoding", text(32)),
+        ("spec.postgresql.parameters", map(256)),
+        // Whole numbers are read as 32-bit ones; PostgreSQL has no greater ones without a unit.
+        ("spec.postgresql.parameters{}", json!({ "maxLength": 1024, "minimum": i32::MIN, "maximum": i32::MAX })),
+        ("spec.postgresql.hba", list(128)),
+        ("spec.postgresql.hba[]", text(1024)),
+        ("spec.resources.claims", list(0)),
+        (LABELS, map(64)),
+        ("spec.podTemplate.labels{}", text(63)),
+        ("spec.podTemplate.annotations", map(64)),
+        ("spec.podTemplate.nodeSelector", map(64)),
+        ("spec.podTemplate.tolerations", list(64)),
+        ("spec.podTemplate.topologySpreadConstraints", list(16)),
+        ("spec.podTemplate.priorityClassName", text(253)),
+        ("status.conditions", keyed("type")),
+        ("status.memberStates", keyed("name")),
+    ];
+    bounds.extend(SERVICES.map(|path| (path, map(64))));
+    bounds
+}
+
+/// The same for a PgTerm. Generous: a bound that stops an election would cost more than it saves.
+pub(crate) fn term_bounds() -> Vec<(&'static str, Value)> {
+    vec![
+        ("spec.setUid", json!({ "minLength": 1, "maxLength": 64 })),
+        ("spec.epoch.id", json!({ "maxLength": 64 })),
+        ("spec.leader", json!({ "maxLength": 128 })),
+        ("spec.configs[].followers", json!({ "maxItems": 4 * MEMBERS_LIMIT })),
+        ("spec.chain[]", json!({ "maxLength": 64 })),
+    ]
+}
