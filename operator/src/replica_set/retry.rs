@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The first wait after a failure; doubled with each further one of the same set.
-pub const FIRST: Duration = Duration::from_millis(200);
+pub(super) const FIRST: Duration = Duration::from_millis(200);
 /// The longest wait.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// The wait after a conflict, which means only that the watch is behind.
-pub const STALE: Duration = Duration::from_millis(200);
+pub(super) const STALE: Duration = Duration::from_millis(200);
 
 /// How often each set has failed in a row.
 #[derive(Debug, Default)]

@@ -5,22 +5,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// A condition as it should read, without the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// `Ready`, …
-    pub type_: &'static str,
+    pub(super) type_: &'static str,
     /// Whether it holds.
-    pub holds: bool,
+    pub(super) holds: bool,
     /// One word.
-    pub reason: &'static str,
+    pub(super) reason: &'static str,
     /// A sentence.
-    pub message: String,
+    pub(super) message: String,
 }
 
 /// Longest message that a condition may have, in characters (the API's limit is 32768 bytes; nobody reads that much).
 const MESSAGE_LIMIT: usize = 1024;
 
 /// The conditions to write: those of `before` whose status stays keep their time.
-pub fn merge(before: &[Condition], verdicts: Vec<Verdict>, generation: i64, now: Timestamp) -> Vec<Condition> {
+pub(super) fn merge(before: &[Condition], verdicts: Vec<Verdict>, generation: i64, now: Timestamp) -> Vec<Condition> {
     let condition = |v: Verdict| {
         let status = if v.holds { "True" } else { "False" };
         let since =
