@@ -143,20 +143,28 @@ impl Server {
                 Err(e) => return Err(format!("cannot wait for events: {e}")),
             };
             let now = Boottime::now();
+            let mut knocking = false;
             for (source, flags) in ready {
                 match source {
                     Source::Signals => self.read_signals(now),
                     Source::Bell => self.deadman.silence_bell(),
-                    Source::Listener => self.accept(now),
+                    Source::Listener => knocking = true,
                     Source::Connection(id) => self.serve(id, flags, now),
                     Source::Child => {}
                 }
             }
             self.hear_children();
             self.reap();
-            self.tick(Boottime::now());
+            let now = Boottime::now();
+            self.tick(now);
+            // In this order: that the agent has gone matters to what comes next.
             self.drop_finished();
-            if self.may_leave(Boottime::now()) {
+            self.advance(now);
+            // After the gone have been dropped: an agent that comes back does not meet its own old connections.
+            if knocking {
+                self.accept(now);
+            }
+            if self.may_leave(now) {
                 self.connections.iter_mut().for_each(Connection::flush);
                 return Ok(());
             }
@@ -305,7 +313,6 @@ impl Server {
         }
         self.connections.iter_mut().for_each(|c| c.tick(now));
         self.tools.iter_mut().for_each(|t| t.tick(now));
-        self.advance(now);
     }
 
     fn drop_finished(&mut self) {

@@ -128,8 +128,11 @@ unsafe fn child(
         libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, report_number.saturating_sub(1), 0 as libc::c_uint);
         libc::syscall(libc::SYS_close_range, report_number + 1, libc::c_uint::MAX, 0 as libc::c_uint);
 
-        // Rust ignores SIGPIPE, and the server blocks what it reads from a descriptor; both would be inherited.
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // Rust ignores SIGPIPE, a container runtime may ignore others, and the server blocks what it reads from a
+        // descriptor; all of that would be inherited.
+        for signal in 1..=31 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut empty = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(empty.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut());

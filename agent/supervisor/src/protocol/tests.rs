@@ -135,7 +135,7 @@ fn body(line: &str) -> &[u8] {
 #[test]
 fn requests_read_what_they_write() {
     let mut random = Random(1);
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         let request = random.request();
         let line = request.to_line().unwrap();
         assert_eq!(Request::parse(body(&line)).unwrap(), request, "{line}");
@@ -145,7 +145,7 @@ fn requests_read_what_they_write() {
 #[test]
 fn messages_read_what_they_write() {
     let mut random = Random(2);
-    for _ in 0..20_000 {
+    for _ in 0..10_000 {
         let message = random.message();
         let line = message.to_line();
         assert_eq!(Message::parse(body(&line)).unwrap(), message, "{line}");
@@ -156,7 +156,7 @@ fn messages_read_what_they_write() {
 fn garbage_is_refused_or_means_what_it_says() {
     let mut random = Random(3);
     let mut taken = 0;
-    for round in 0..200_000 {
+    for round in 0..60_000 {
         let mut line = match round % 3 {
             0 => random.bytes(80),
             1 => body(&random.request().to_line().unwrap()).to_vec(),
@@ -183,7 +183,7 @@ fn garbage_is_refused_or_means_what_it_says() {
             assert_eq!(Message::parse(body(&message.to_line())).unwrap(), message);
         }
     }
-    assert!(taken > 1000, "the garbage never came near a valid line: {taken}");
+    assert!(taken > 500, "the garbage never came near a valid line: {taken}");
 }
 
 #[test]
