@@ -12,7 +12,7 @@ use pgconvoy_supervisor::{clock::Boottime, protocol::{ErrorCode, Permit}};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep},
+    time::sleep,
 };
 
 /// How often a want that was reached is looked at again when nothing rings.
@@ -36,7 +36,7 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
         addresses.borrow_and_update();
         let outcome = tokio::select! {
             biased;
-            _ = newer(&mut want, now.revision) => {
+            () = overtaken(&mut want, now.revision) => {
                 back_off = BACK_OFF;
                 continue;
             }
@@ -67,7 +67,6 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
                 pause
             }
         };
-        let begun = Instant::now();
         tokio::select! {
             biased;
             alive = newer(&mut want, now.revision) => if !alive { break },
@@ -76,21 +75,20 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
             _ = addresses.changed() => {}
             () = sleep(pause) => {}
         }
-        if begun.elapsed() >= pause && pause > SOON {
-            tracing::trace!("looking again");
-        }
     }
     drop(lock);
 }
 
 /// Waits for a want of another revision; false when there will be none.
 async fn newer(want: &mut watch::Receiver<(Want, Permission)>, revision: u64) -> bool {
-    let newer = want.wait_for(|(w, _)| w.revision != revision).await.is_ok();
-    if !newer {
-        // Whoever wants is gone. In the loop's first wait this must not win over the work.
-        tokio::task::yield_now().await;
+    want.wait_for(|(w, _)| w.revision != revision).await.is_ok()
+}
+
+/// Ends when a want of another revision comes; when there will be none, never.
+async fn overtaken(want: &mut watch::Receiver<(Want, Permission)>, revision: u64) {
+    if !newer(want, revision).await {
+        std::future::pending::<()>().await;
     }
-    newer
 }
 
 fn reached(postgres: &Postgres, want: &Want, remark: Option<String>) {
