@@ -2,11 +2,14 @@
 //!
 //! [`pgconvoy_ha`] decides; everything here carries out or reports. `docs/architecture.md` has the picture.
 
-pub mod clock;
 mod bootstrap;
+pub mod clock;
 pub mod coordination;
 pub mod http;
 pub mod peers;
 pub mod place;
 pub mod postgres;
+pub mod record;
+pub mod run;
 pub mod settings;
+mod status;

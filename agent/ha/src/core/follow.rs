@@ -46,6 +46,11 @@ impl Core {
     /// Data is there: look how far it goes, be admitted with that, stream.
     fn attach(&mut self, term: &Term, leader: &MemberName) {
         let Some(me) = self.my_id() else { return };
+        if self.copying.as_ref() == Some(&(term.epoch.clone(), true)) {
+            // Found to have diverged in this epoch: the copy that replaces the data is under way.
+            self.copy(term, leader, true);
+            return;
+        }
         let tag = Tag::new(&me, &term.epoch);
         let admitted = match &self.admission {
             Some(a) if a.positioned && a.epoch == term.epoch && a.incarnation == me.incarnation => {

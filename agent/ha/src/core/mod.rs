@@ -18,7 +18,9 @@ use pgconvoy_terms::{ChangeId, Epoch, MemberId, MemberName, Position, Term};
 use random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long an unanswered swap or read blocks the next one, in milliseconds.
+/// How long an unanswered read blocks the next one, in milliseconds.
+const READ_LIMIT: u64 = 2_500;
+/// How long an unanswered swap blocks the next one, in milliseconds.
 const CALL_LIMIT: u64 = 6_000;
 
 /// One member's part in the protocol.
@@ -112,6 +114,7 @@ struct Question {
     kind: Kind,
     /// The newest change of the term that the question was about.
     about: Option<ChangeId>,
+    epoch: Option<Epoch>,
     sent: Instant,
     nonce: u64,
     /// Attach: whether the asker said how much of the log it holds.
@@ -230,6 +233,7 @@ impl Core {
         let Ok(answer) = answer else { return };
         // An answer about an earlier change says nothing about this one.
         let current = question.about.as_ref() == self.record.head_id();
+        let same_epoch = question.epoch.as_ref() == self.record.head.as_ref().map(|t| &t.epoch);
         match answer {
             Answer::Pledged { member: Some(member), position } if current && member.name == *from => {
                 self.pledges.insert(member, position);
@@ -240,7 +244,7 @@ impl Core {
             Answer::Stored { member: Some(member) } if current && member.name == *from => {
                 self.note_stored(member);
             }
-            Answer::Vouched { member, nonce } if nonce == question.nonce && member.name == *from => {
+            Answer::Vouched { member, nonce } if same_epoch && nonce == question.nonce && member.name == *from => {
                 self.vouch.hear(member, question.sent);
             }
             Answer::Admitted { .. } | Answer::Diverged { .. } if current => {
@@ -333,10 +337,8 @@ impl Core {
             (Some(leader), _) => self.follow(&term, &leader.name.clone()),
             (None, _) => self.recruit(&term),
         }
-        if let Some(head) = &self.record.head {
-            if self.fruitless > 0 && head.phase == pgconvoy_terms::Phase::Active {
-                self.fruitless = 0;
-            }
+        if term.phase == pgconvoy_terms::Phase::Active {
+            self.fruitless = 0;
         }
     }
 
@@ -420,7 +422,7 @@ impl Core {
     }
 
     fn read(&mut self) {
-        if self.reading.is_none_or(|since| self.now.since(since) > CALL_LIMIT) {
+        if self.reading.is_none_or(|since| self.now.since(since) > READ_LIMIT) {
             self.reading = Some(self.now);
             self.effects.push(Effect::Read);
         }
@@ -441,7 +443,8 @@ impl Core {
         let nonce = if let Ask::Vouch { nonce, .. } = &ask { *nonce } else { 0 };
         let positioned = matches!(&ask, Ask::Attach { position: Some(_), .. });
         let about = self.record.head_id().cloned();
-        self.asked.insert(id, Question { kind, about, sent: self.now, nonce, positioned });
+        let epoch = self.record.head.as_ref().map(|t| t.epoch.clone());
+        self.asked.insert(id, Question { kind, about, epoch, sent: self.now, nonce, positioned });
         self.last_asked.insert((to.clone(), kind), (self.now, true));
         // Whatever never came back is forgotten, so that the table is bounded.
         let limit = 10 * self.timing.ask;

@@ -1,0 +1,100 @@
+//! The real cores under a seeded scheduler, with a register, a network and a PostgreSQL that are crueller than real
+//! ones. Safety is checked at every step; when the faults stop, the set must come back by itself.
+
+mod world;
+
+use world::{Faults, World};
+
+/// Seeds per test; more with `PGCONVOY_SEEDS=n`.
+fn seeds() -> u64 {
+    std::env::var("PGCONVOY_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(40)
+}
+
+fn run_all(members: u32, acknowledgements: u32, faults: &Faults) -> (u64, u64) {
+    let (mut acknowledged, mut epochs) = (0, 0);
+    for seed in 0..seeds() {
+        let mut world = World::new(seed, members, acknowledgements, faults.clone());
+        world.run(120_000);
+        world.heal();
+        world.run(90_000);
+        world.check_recovered();
+        acknowledged += world.acknowledged();
+        epochs += u64::from(world.epoch());
+    }
+    (acknowledged, epochs)
+}
+
+#[test]
+fn a_calm_set_comes_up_and_stays() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(60_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 1, "an epoch nobody needed");
+        assert!(world.acknowledged() > 50);
+    }
+}
+
+#[test]
+fn one_two_and_five_members_come_up() {
+    for (members, w) in [(1, 0), (2, 1), (3, 0), (3, 2), (5, 2)] {
+        let mut world = World::new(7, members, w, Faults::none());
+        world.run(60_000);
+        world.check_recovered();
+    }
+}
+
+#[test]
+fn scaling_up_and_down_goes_through_the_rule() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.scale(5);
+        world.run(60_000);
+        world.check_recovered();
+        world.scale(3);
+        world.run(30_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 1);
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_under_faults() {
+    let (acknowledged, epochs) = run_all(3, 1, &Faults::all());
+    assert!(acknowledged > 1_000 && epochs > 2 * seeds(), "too quiet to show anything: {acknowledged} {epochs}");
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_with_five_members() {
+    run_all(5, 2, &Faults::all());
+}
+
+#[test]
+fn an_api_outage_alone_stops_nothing() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        let before = world.acknowledged();
+        world.cut_api_for(60_000);
+        world.run(60_000);
+        assert!(world.acknowledged() > before + 50, "writes stopped");
+        assert_eq!(world.epoch(), 1);
+        world.run(10_000);
+        world.check_recovered();
+    }
+}
+
+#[test]
+fn an_agent_that_restarts_adopts_what_runs() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        for member in 1..=3 {
+            world.restart_agent(member);
+            world.run(5_000);
+        }
+        world.check_recovered();
+        assert_eq!((world.epoch(), world.server_starts()), (1, 3), "PostgreSQL was restarted for an agent");
+    }
+}

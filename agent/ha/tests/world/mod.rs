@@ -1,0 +1,576 @@
+//! A world of members, seeded: the same seed gives the same run.
+
+mod postgres;
+mod rng;
+
+use pgconvoy_ha::{
+    Answer, Ask, AskId, Core, Effect, Event, Instant, Local, Output, Record, Register, Spec, SwapOutcome, Timing,
+    Unreachable,
+};
+use pgconvoy_terms::{Epoch, MemberId, MemberName, Phase, Term};
+use postgres::Postgres;
+use rng::Rng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Which faults are drawn, in events per member and simulated minute.
+#[derive(Clone)]
+pub(crate) struct Faults {
+    kill_postgres: f64,
+    restart_agent: f64,
+    restart_pod: f64,
+    cut_peer: f64,
+    cut_api: f64,
+    wipe_follower: f64,
+    lose_message: f64,
+    unknown_swap: f64,
+}
+
+impl Faults {
+    pub(crate) fn none() -> Self {
+        Self {
+            kill_postgres: 0.0,
+            restart_agent: 0.0,
+            restart_pod: 0.0,
+            cut_peer: 0.0,
+            cut_api: 0.0,
+            wipe_follower: 0.0,
+            lose_message: 0.0,
+            unknown_swap: 0.0,
+        }
+    }
+
+    pub(crate) fn all() -> Self {
+        Self {
+            kill_postgres: 1.0,
+            restart_agent: 1.0,
+            restart_pod: 0.7,
+            cut_peer: 1.0,
+            cut_api: 0.7,
+            wipe_follower: 0.2,
+            lose_message: 0.03,
+            unknown_swap: 0.1,
+        }
+    }
+}
+
+enum Mail {
+    Event(Event),
+    /// A question travelling to its member: who asked, its id there.
+    Question {
+        from: MemberName,
+        id: AskId,
+        ask: Ask,
+        deadline: u64,
+    },
+    /// An answer on its way back; lost if too late.
+    Answer {
+        to_id: AskId,
+        from: MemberName,
+        answer: Answer,
+    },
+    Register(bool),
+    Swap(String, Term),
+}
+
+struct Member {
+    core: Option<Core>,
+    record: Record,
+    postgres: Postgres,
+    reported: Option<Local>,
+    output: Option<Output>,
+    /// Questions that this agent was asked: its id here -> who, the asker's id.
+    inbox: BTreeMap<AskId, (MemberName, AskId)>,
+    /// Questions open from here -> deadline.
+    open: BTreeMap<AskId, (MemberName, u64)>,
+    next_in: u64,
+    generation: u64,
+    cut_until: u64,
+    no_api_until: u64,
+    down_until: u64,
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    now: u64,
+    rng: Rng,
+    faults: Faults,
+    members: BTreeMap<MemberName, Member>,
+    register: (u64, Option<Term>),
+    lease: Option<(MemberName, u64)>,
+    spec: Spec,
+    /// (due, tie-breaker) -> receiver, its generation, what.
+    mail: BTreeMap<(u64, u64), (MemberName, u64, Mail)>,
+    next_mail: u64,
+    entries: u64,
+    acknowledged: BTreeMap<u64, u32>,
+    promoted: BTreeMap<u32, MemberId>,
+    starts: u64,
+    trace: VecDeque<String>,
+    seed: u64,
+}
+
+fn name(ordinal: u32) -> MemberName {
+    MemberName::new("s", ordinal)
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, members: u32, acknowledgements: u32, faults: Faults) -> Self {
+        let mut world = Self {
+            now: 1_000,
+            rng: Rng(seed.wrapping_mul(0x9E37_79B9).wrapping_add(12345)),
+            faults,
+            members: BTreeMap::new(),
+            register: (1, None),
+            lease: None,
+            spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements },
+            mail: BTreeMap::new(),
+            next_mail: 0,
+            entries: 0,
+            acknowledged: BTreeMap::new(),
+            promoted: BTreeMap::new(),
+            starts: 0,
+            trace: VecDeque::new(),
+            seed,
+        };
+        for n in 1..=members {
+            world.add(name(n));
+        }
+        world
+    }
+
+    fn add(&mut self, member: MemberName) {
+        let empty = Member {
+            core: None,
+            record: Record::default(),
+            postgres: Postgres::new(),
+            reported: None,
+            output: None,
+            inbox: BTreeMap::new(),
+            open: BTreeMap::new(),
+            next_in: 1,
+            generation: 0,
+            cut_until: 0,
+            no_api_until: 0,
+            down_until: 0,
+        };
+        self.members.insert(member.clone(), empty);
+        self.boot(&member);
+    }
+
+    /// Starts the member's agent, with what its volume holds.
+    fn boot(&mut self, member: &MemberName) {
+        let seed = u128::from(self.rng.next()) << 64 | u128::from(self.rng.next());
+        let now = Instant(self.now);
+        let m = self.members.get_mut(member).unwrap();
+        m.generation += 1;
+        m.inbox.clear();
+        m.open.clear();
+        m.output = None;
+        m.reported = None;
+        m.postgres.agent_restarted();
+        m.core = Some(Core::new(member.clone(), m.record.clone(), Timing::default(), seed, now));
+        let spec = self.spec.clone();
+        self.send(member, 10, Mail::Event(Event::Spec(spec)));
+        self.send(member, 50, Mail::Register(false));
+        self.send(member, 1, Mail::Event(Event::Tick));
+        let local = self.members[member].postgres.local();
+        self.send(member, 20, Mail::Event(Event::Local(local)));
+        if self.lease.as_ref().is_some_and(|(holder, _)| holder == member) {
+            self.send(member, 30, Mail::Event(Event::Lease(true)));
+        }
+    }
+
+    fn send(&mut self, to: &MemberName, delay: u64, mail: Mail) {
+        let jitter = self.rng.below(delay.max(1));
+        self.next_mail += 1;
+        let generation = self.members[to].generation;
+        self.mail.insert((self.now + delay + jitter, self.next_mail), (to.clone(), generation, mail));
+    }
+
+    fn note(&mut self, text: String) {
+        self.trace.push_back(format!("{:>7} {text}", self.now));
+        if self.trace.len() > 400 {
+            self.trace.pop_front();
+        }
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        for line in &self.trace {
+            eprintln!("{line}");
+        }
+        for (n, m) in &self.members {
+            eprintln!(
+                "{n}: {:?}\n   want {:?}\n   local {:?}\n   led {:?} promised {:?}",
+                m.output.as_ref().map(|o| &o.activity),
+                m.output.as_ref().map(|o| &o.want),
+                m.postgres.local(),
+                m.record.led,
+                m.record.promised
+            );
+        }
+        eprintln!("register {:?}", self.register.1.as_ref().map(|t| (&t.epoch, t.phase, &t.leader, &t.rules)));
+        panic!("seed {}: at {} ms: {why}", self.seed, self.now);
+    }
+
+    /// Lets so many milliseconds pass.
+    pub(crate) fn run(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds;
+        while self.now < end {
+            self.now += 10;
+            while let Some(entry) = self.mail.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let (to, generation, mail) = entry.remove();
+                if self.members.get(&to).is_some_and(|m| m.generation == generation) {
+                    self.deliver(&to, mail);
+                }
+            }
+            self.expire_questions();
+            self.draw_faults();
+            self.work();
+            self.lease();
+        }
+    }
+
+    fn step(&mut self, member: &MemberName, event: Event) {
+        let now = Instant(self.now);
+        let m = self.members.get_mut(member).unwrap();
+        let Some(core) = m.core.as_mut() else { return };
+        let output = core.step(now, event);
+        m.postgres.want(&output.want, self.now);
+        let effects = output.effects.clone();
+        m.output = Some(output);
+        for effect in effects {
+            self.carry_out(member, effect);
+        }
+    }
+
+    fn carry_out(&mut self, member: &MemberName, effect: Effect) {
+        match effect {
+            Effect::Persist(record) => self.members.get_mut(member).unwrap().record = record,
+            Effect::Swap { version, term } => self.send(member, 20, Mail::Swap(version, term)),
+            Effect::Read => self.send(member, 20, Mail::Register(true)),
+            Effect::Ask { id, to, ask, within } => {
+                let deadline = self.now + within;
+                self.members.get_mut(member).unwrap().open.insert(id, (to.clone(), deadline));
+                let lost = self.cut(member) || self.cut(&to) || self.rng.chance(self.faults.lose_message);
+                if !lost && self.members.contains_key(&to) {
+                    self.send(&to, 5, Mail::Question { from: member.clone(), id, ask, deadline });
+                }
+            }
+            Effect::Reply { id, answer } => self.reply(member, id, answer),
+            Effect::Admit { id, epoch, member: who, position, from } => {
+                let m = self.members.get_mut(member).unwrap();
+                let answer = m.postgres.admit(&epoch, &who, position, from);
+                self.reply(member, id, answer);
+            }
+            Effect::Alarm { reason, message } => self.note(format!("{member} ALARM {reason}: {message}")),
+        }
+    }
+
+    fn reply(&mut self, from: &MemberName, id: AskId, answer: Answer) {
+        let Some((asker, to_id)) = self.members.get_mut(from).unwrap().inbox.remove(&id) else { return };
+        if self.cut(from) || self.cut(&asker) || self.rng.chance(self.faults.lose_message) {
+            return;
+        }
+        self.send(&asker, 5, Mail::Answer { to_id, from: from.clone(), answer });
+    }
+
+    fn deliver(&mut self, to: &MemberName, mail: Mail) {
+        match mail {
+            Mail::Event(Event::Tick) => {
+                self.step(to, Event::Tick);
+                self.send(to, 200, Mail::Event(Event::Tick));
+            }
+            Mail::Event(event) => self.step(to, event),
+            Mail::Question { from, id, ask, deadline } => {
+                let m = self.members.get_mut(to).unwrap();
+                if m.core.is_none() || self.now > deadline {
+                    return;
+                }
+                let here = AskId(m.next_in);
+                m.next_in += 1;
+                m.inbox.insert(here, (from.clone(), id));
+                self.step(to, Event::Asked { from, id: here, ask });
+            }
+            Mail::Answer { to_id, from, answer } => {
+                if self.members.get_mut(to).unwrap().open.remove(&to_id).is_some() {
+                    self.step(to, Event::Answered { id: to_id, from, answer: Ok(answer) });
+                }
+            }
+            Mail::Register(proof) => {
+                if self.no_api(to) {
+                    self.send(to, 1_000, Mail::Register(proof));
+                    return;
+                }
+                let register = self.read();
+                let sent = proof.then_some(Instant(self.now));
+                self.step(to, Event::Term { register, proof: sent });
+            }
+            Mail::Swap(version, term) => {
+                let unknown = self.rng.chance(self.faults.unknown_swap);
+                let outcome = if self.no_api(to) {
+                    SwapOutcome::Unknown
+                } else if version != self.register.0.to_string() {
+                    SwapOutcome::Lost
+                } else if unknown && self.rng.chance(0.5) {
+                    SwapOutcome::Unknown
+                } else {
+                    self.note(format!("{to} swaps {} {:?} rules {}", term.epoch.number, term.phase, term.rules.len()));
+                    self.check_swap(&term);
+                    self.register = (self.register.0 + 1, Some(term));
+                    for other in self.members.keys().cloned().collect::<Vec<_>>() {
+                        // A watch may be late; it is never in another order.
+                        self.send(&other, 30, Mail::Register(false));
+                    }
+                    if unknown { SwapOutcome::Unknown } else { SwapOutcome::Won(self.read()) }
+                };
+                self.step(to, Event::Swapped(outcome));
+            }
+        }
+    }
+
+    fn read(&self) -> Register {
+        Register { version: self.register.0.to_string(), term: self.register.1.clone() }
+    }
+
+    fn check_swap(&self, new: &Term) {
+        if let Some(old) = &self.register.1 {
+            assert!(new.epoch.number >= old.epoch.number && new.epoch.number <= old.epoch.number + 1);
+            assert!(new.phase == Phase::Recruiting || new.epoch == old.epoch);
+            assert!(new.descends_from(old.head()), "a change that does not descend");
+        }
+    }
+
+    fn expire_questions(&mut self) {
+        for to in self.members.keys().cloned().collect::<Vec<_>>() {
+            let late: Vec<_> = self.members[&to]
+                .open
+                .iter()
+                .filter(|(_, (_, deadline))| *deadline < self.now)
+                .map(|(id, (who, _))| (*id, who.clone()))
+                .collect();
+            for (id, from) in late {
+                self.members.get_mut(&to).unwrap().open.remove(&id);
+                self.step(&to, Event::Answered { id, from, answer: Err(Unreachable) });
+            }
+        }
+    }
+
+    fn cut(&self, member: &MemberName) -> bool {
+        self.members.get(member).is_none_or(|m| m.cut_until > self.now)
+    }
+
+    fn no_api(&self, member: &MemberName) -> bool {
+        self.members.get(member).is_none_or(|m| m.no_api_until > self.now)
+    }
+
+    fn lease(&mut self) {
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            let wants = self.members[&who].output.as_ref().is_some_and(|o| o.lease);
+            let holds = self.lease.as_ref().is_some_and(|(h, _)| *h == who);
+            let free = self.lease.as_ref().is_none_or(|(_, until)| *until < self.now);
+            if !self.no_api(&who) && wants && (holds || free) {
+                let renewed = self.now + 15_000;
+                if !holds {
+                    self.lease = Some((who.clone(), renewed));
+                    self.send(&who, 10, Mail::Event(Event::Lease(true)));
+                }
+                if let Some(lease) = self.lease.as_mut() {
+                    lease.1 = renewed;
+                }
+            } else if holds && !wants && self.members[&who].output.is_some() {
+                self.lease = None;
+                self.send(&who, 10, Mail::Event(Event::Lease(false)));
+            }
+        }
+    }
+
+    /// PostgreSQL works: it converges, streams, takes writes.
+    fn work(&mut self) {
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            if self.members[&who].down_until > self.now {
+                continue;
+            }
+            if self.members[&who].core.is_none() {
+                self.boot(&who);
+                self.note(format!("{who} boots"));
+            }
+            let mut m = self.members.remove(&who).unwrap();
+            let cut = m.cut_until > self.now;
+            {
+                let source = |n: &MemberName| {
+                    self.members.get(n).filter(|s| !cut && s.cut_until <= self.now).map(|s| &s.postgres)
+                };
+                self.starts += m.postgres.converge(&who, self.now, &mut self.rng, &source);
+            }
+            if let Some((epoch, id)) = m.postgres.just_promoted() {
+                self.promoted(&epoch, id, &m.postgres);
+            }
+            let acks = m.postgres.take_writes(&mut self.entries, &mut self.rng);
+            self.acknowledged.extend(acks);
+            let now = m.postgres.local();
+            let changed = m.reported.as_ref() != Some(&now);
+            m.reported = Some(now.clone());
+            self.members.insert(who.clone(), m);
+            self.report_flushes(&who);
+            if changed {
+                self.send(&who, 10, Mail::Event(Event::Local(now)));
+            }
+        }
+    }
+
+    fn promoted(&mut self, epoch: &Epoch, id: MemberId, postgres: &Postgres) {
+        self.note(format!("{id} is promoted in {}", epoch.number));
+        if let Some(other) = self.promoted.insert(epoch.number, id.clone()) {
+            self.fail(&format!("S1: {other} and {id} were both promoted in epoch {}", epoch.number));
+        }
+        for (entry, of) in &self.acknowledged {
+            if *of < epoch.number && !postgres.holds(*entry) {
+                self.fail(&format!("S2: entry {entry}, acknowledged in epoch {of}, is not in the log of {id}"));
+            }
+        }
+    }
+
+    fn report_flushes(&mut self, follower: &MemberName) {
+        let Some((leader, member, epoch, flushed)) = self.members[follower].postgres.reports() else { return };
+        if self.cut(follower) || self.cut(&leader) {
+            return;
+        }
+        if let Some(l) = self.members.get_mut(&leader) {
+            l.postgres.hear_flush(&epoch, member, flushed, self.now);
+        }
+    }
+
+    fn draw_faults(&mut self) {
+        let per_tick = |rate: f64| rate * 10.0 / 60_000.0;
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            let f = self.faults.clone();
+            if self.rng.chance(per_tick(f.kill_postgres)) {
+                self.note(format!("{who} postgres killed"));
+                self.members.get_mut(&who).unwrap().postgres.kill();
+            }
+            if self.rng.chance(per_tick(f.restart_agent)) {
+                self.crash(&who, false);
+            }
+            if self.rng.chance(per_tick(f.restart_pod)) {
+                self.crash(&who, true);
+            }
+            if self.rng.chance(per_tick(f.cut_peer)) {
+                let until = self.now + 1_000 + self.rng.below(20_000);
+                self.note(format!("{who} cut off until {until}"));
+                self.members.get_mut(&who).unwrap().cut_until = until;
+            }
+            if self.rng.chance(per_tick(f.cut_api)) {
+                let until = self.now + 1_000 + self.rng.below(20_000);
+                self.note(format!("{who} without API until {until}"));
+                self.members.get_mut(&who).unwrap().no_api_until = until;
+            }
+            if self.rng.chance(per_tick(f.wipe_follower)) {
+                self.wipe(&who);
+            }
+        }
+    }
+
+    /// Wipes a member that no quorum needs: not a leader of record, and everybody else holds good data.
+    fn wipe(&mut self, who: &MemberName) {
+        let leads = |t: &Term| t.rules.iter().any(|r| r.leader.name == *who);
+        let named = self.register.1.as_ref().is_some_and(leads)
+            || self.members.values().any(|m| m.record.head.as_ref().is_some_and(leads));
+        let rules: Vec<_> = self.register.1.iter().flat_map(|t| t.rules.clone()).collect();
+        // A rule whose W + 1 members are gone for good is a person's decision (`--accept-loss`), not a fault to survive.
+        let intact = |m: &&MemberId| {
+            m.name != *who
+                && self.members.get(&m.name).is_some_and(|x| x.record.incarnation.as_ref() == Some(&m.incarnation))
+        };
+        let survives = rules
+            .iter()
+            .all(|r| r.members().filter(intact).count() > r.acknowledgements as usize && r.acknowledgements > 0);
+        if named || !survives || rules.is_empty() {
+            return;
+        }
+        self.note(format!("{who} wiped"));
+        let until = self.now + 500;
+        let m = self.members.get_mut(who).unwrap();
+        m.record = Record::default();
+        m.postgres = Postgres::new();
+        m.core = None;
+        m.generation += 1;
+        m.down_until = until;
+    }
+
+    fn crash(&mut self, who: &MemberName, pod: bool) {
+        self.note(format!("{who} {} restarted", if pod { "pod" } else { "agent" }));
+        let delay = 300 + self.rng.below(4_000);
+        let m = self.members.get_mut(who).unwrap();
+        m.core = None;
+        m.generation += 1;
+        m.output = None;
+        m.down_until = self.now + delay;
+        if pod {
+            m.postgres.kill();
+        }
+    }
+
+    pub(crate) fn restart_agent(&mut self, ordinal: u32) {
+        self.crash(&name(ordinal), false);
+    }
+
+    pub(crate) fn cut_api_for(&mut self, milliseconds: u64) {
+        for m in self.members.values_mut() {
+            m.no_api_until = self.now + milliseconds;
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&mut self) {
+        self.faults = Faults::none();
+        for m in self.members.values_mut() {
+            m.cut_until = 0;
+            m.no_api_until = 0;
+        }
+    }
+
+    /// What the operator does: roster first, then (once nobody counts on them) the pods.
+    pub(crate) fn scale(&mut self, members: u32) {
+        self.spec.roster = (1..=members).map(name).collect();
+        let spec = self.spec.clone();
+        for n in 1..=members {
+            if !self.members.contains_key(&name(n)) {
+                self.add(name(n));
+            }
+        }
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.send(&who, 20, Mail::Event(Event::Spec(spec.clone())));
+        }
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.len() as u64
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.register.1.as_ref().map_or(0, |t| t.epoch.number)
+    }
+
+    pub(crate) fn server_starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// One leader, everybody in the roster attached, the rule as asked for, clients served.
+    pub(crate) fn check_recovered(&self) {
+        let Some(term) = &self.register.1 else { self.fail("no term") };
+        let ready: BTreeSet<_> =
+            self.members.iter().filter(|(_, m)| m.output.as_ref().is_some_and(|o| o.ready)).map(|(n, _)| n).collect();
+        let roster: BTreeSet<_> = self.spec.roster.iter().collect();
+        if term.phase != Phase::Active || !ready.is_superset(&roster) {
+            self.fail("the set did not come back");
+        }
+        let [rule] = &term.rules[..] else { self.fail("a change of the rule is pending") };
+        let names: BTreeSet<_> = rule.members().map(|m| &m.name).collect();
+        if names != roster || rule.acknowledgements != self.spec.acknowledgements {
+            self.fail("the rule is not what was asked for");
+        }
+    }
+}

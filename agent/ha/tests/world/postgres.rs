@@ -1,0 +1,363 @@
+//! PostgreSQL and its executor, simulated: a log of entries, each written in an epoch.
+
+use super::rng::Rng;
+use pgconvoy_ha::{Answer, Data, Local, RuleInForce, Server, Stream, Want, WantKind};
+use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SystemId, Tag, TimelineId};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entry {
+    epoch: u32,
+    id: u64,
+}
+
+enum Running {
+    Down,
+    Standby { following: Option<(MemberName, Epoch)>, receiving: bool },
+    Primary(Box<Reign>),
+}
+
+struct Reign {
+    epoch: Epoch,
+    fork: Option<(TimelineId, Lsn)>,
+    rule: Rule,
+    /// Log end when the rule was put into force; W followers must have flushed as much.
+    since: usize,
+    barrier: Option<usize>,
+    gate: bool,
+    /// Flushed so far, by member, as streamed under a tag of this epoch; and when it was heard last.
+    flushed: BTreeMap<MemberId, (usize, u64)>,
+    slots: BTreeMap<String, ()>,
+    waiting: Vec<(usize, u64)>,
+}
+
+pub(crate) struct Postgres {
+    log: Vec<Entry>,
+    data: Option<Incarnation>,
+    half_made: bool,
+    running: Running,
+    want: Option<Want>,
+    applied: u64,
+    busy_until: u64,
+    promoted: Option<(Epoch, MemberId)>,
+    clone: Option<(Vec<Entry>, usize)>,
+    problem: Option<String>,
+    name: Option<MemberName>,
+    now: u64,
+}
+
+impl Postgres {
+    pub(crate) fn new() -> Self {
+        Self {
+            log: vec![],
+            data: None,
+            half_made: false,
+            running: Running::Down,
+            want: None,
+            applied: 0,
+            busy_until: 0,
+            promoted: None,
+            clone: None,
+            problem: None,
+            name: None,
+            now: 0,
+        }
+    }
+
+    pub(crate) fn want(&mut self, want: &Want, now: u64) {
+        if self.want.as_ref() != Some(want) {
+            self.want = Some(want.clone());
+            self.busy_until = self.busy_until.max(now + 20);
+        }
+    }
+
+    pub(crate) fn agent_restarted(&mut self) {
+        self.want = None;
+        self.applied = 0;
+        self.clone = None;
+        self.half_made = self.half_made && self.data.is_none();
+        if let Running::Primary(reign) = &mut self.running {
+            // What is in force is not known to the new agent until the barrier was done again.
+            reign.since = usize::MAX;
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.running = Running::Down;
+        self.clone = None;
+    }
+
+    pub(crate) fn holds(&self, id: u64) -> bool {
+        self.log.iter().any(|e| e.id == id)
+    }
+
+    pub(crate) fn just_promoted(&mut self) -> Option<(Epoch, MemberId)> {
+        self.promoted.take()
+    }
+
+    fn position(&self) -> Option<Position> {
+        let timeline = TimelineId(self.log.last()?.epoch);
+        Some(Position { timeline, end: Lsn(self.log.len() as u64) })
+    }
+
+    pub(crate) fn local(&self) -> Local {
+        let server = match &self.running {
+            Running::Down => Server::Down,
+            Running::Standby { following, receiving } => Server::Standby {
+                following: following.as_ref().map(|(_, e)| e.clone()),
+                receiving: *receiving,
+                position: if following.is_none() && !receiving { self.position() } else { None },
+            },
+            Running::Primary(r) => Server::Primary {
+                epoch: r.epoch.clone(),
+                timeline: r.epoch.timeline(),
+                fork: r.fork,
+                in_force: (r.since != usize::MAX && r.enough(r.since)).then(|| RuleInForce {
+                    followers: r.rule.followers.clone(),
+                    acknowledgements: r.rule.acknowledgements,
+                }),
+                barrier: r.barrier.is_some_and(|b| r.enough(b)),
+                gate: r.gate,
+                streams: r
+                    .flushed
+                    .iter()
+                    .filter(|(_, (_, heard))| heard + 1_000 > self.now)
+                    .map(|(m, (at, _))| Stream { member: m.clone(), caught_up: at + 5 > self.log.len() })
+                    .collect(),
+            },
+        };
+        let data = match &self.data {
+            Some(i) => Data::Good { incarnation: i.clone(), system: SystemId(1) },
+            None if self.half_made => Data::HalfMade,
+            None => Data::Empty,
+        };
+        Local { applied: self.applied, data, server, problem: self.problem.clone() }
+    }
+
+    /// One tick of the executor; returns how many servers it started.
+    pub(crate) fn converge<'a>(
+        &mut self,
+        me: &MemberName,
+        now: u64,
+        rng: &mut Rng,
+        source: &dyn Fn(&MemberName) -> Option<&'a Postgres>,
+    ) -> u64 {
+        self.now = now;
+        self.name = Some(me.clone());
+        self.stream(me, source);
+        let Some(want) = self.want.clone() else { return 0 };
+        if now < self.busy_until || self.applied == want.revision && self.steady(&want.kind) {
+            return 0;
+        }
+        self.busy_until = now + 20 + rng.below(200);
+        let mut starts = 0;
+        self.problem = None;
+        let done = match want.kind {
+            WantKind::Keep => true,
+            WantKind::Fenced | WantKind::Stopped => {
+                self.running = Running::Down;
+                true
+            }
+            WantKind::Found { incarnation } => {
+                assert!(self.data.is_none(), "initdb over data");
+                self.log = vec![Entry { epoch: 1, id: 0 }];
+                self.data = Some(incarnation);
+                true
+            }
+            WantKind::Clone { incarnation, from, slot: _, replace } => {
+                self.clone_step(incarnation, &from, replace, source)
+            }
+            WantKind::Detached => match &mut self.running {
+                Running::Down => {
+                    self.running = Running::Standby { following: None, receiving: false };
+                    starts = 1;
+                    true
+                }
+                Running::Standby { following, receiving } => {
+                    *following = None;
+                    *receiving = false;
+                    true
+                }
+                Running::Primary(_) => {
+                    self.running = Running::Down;
+                    false
+                }
+            },
+            WantKind::Follow { leader, epoch, .. } => match &mut self.running {
+                Running::Down => {
+                    self.running = Running::Standby { following: Some((leader, epoch)), receiving: false };
+                    starts = 1;
+                    true
+                }
+                Running::Standby { following, .. } => {
+                    *following = Some((leader, epoch));
+                    true
+                }
+                Running::Primary(_) => panic!("told to follow while writable"),
+            },
+            WantKind::Lead { epoch, rule, gate } => self.lead(me, &epoch, rule, gate, &mut starts),
+        };
+        if done {
+            self.applied = want.revision;
+        }
+        starts
+    }
+
+    fn steady(&self, kind: &WantKind) -> bool {
+        match kind {
+            // A server that died is started again.
+            WantKind::Detached | WantKind::Follow { .. } => !matches!(self.running, Running::Down),
+            _ => true,
+        }
+    }
+
+    fn clone_step<'a>(
+        &mut self,
+        incarnation: Incarnation,
+        from: &MemberName,
+        replace: bool,
+        source: &dyn Fn(&MemberName) -> Option<&'a Postgres>,
+    ) -> bool {
+        if self.data.is_some() && self.data.as_ref() != Some(&incarnation) {
+            assert!(replace, "a copy over good data that nobody gave up");
+            self.data = None;
+            self.running = Running::Down;
+        }
+        if self.data.is_some() {
+            return true;
+        }
+        let Some(other) = source(from).filter(|s| !matches!(s.running, Running::Down)) else { return false };
+        self.half_made = true;
+        let (copy, ticks) = self.clone.get_or_insert((other.log.clone(), 0));
+        *ticks += 1;
+        if *ticks < 10 {
+            return false;
+        }
+        self.log = std::mem::take(copy);
+        self.clone = None;
+        self.half_made = false;
+        self.data = Some(incarnation);
+        true
+    }
+
+    fn lead(&mut self, me: &MemberName, epoch: &Epoch, rule: Rule, gate: bool, starts: &mut u64) -> bool {
+        let end = self.log.len();
+        match &mut self.running {
+            Running::Primary(r) => {
+                assert_eq!(r.epoch, *epoch, "led on in another epoch");
+                if r.rule != rule || r.since == usize::MAX {
+                    r.rule = rule;
+                    r.since = end;
+                }
+                r.gate = gate;
+                return true;
+            }
+            Running::Standby { following: None, receiving: false } => {}
+            Running::Standby { .. } => panic!("promoted while receiving"),
+            Running::Down if epoch.number == 1 && self.log.len() == 1 => *starts = 1,
+            Running::Down => {
+                self.running = Running::Standby { following: None, receiving: false };
+                *starts = 1;
+                return false;
+            }
+        }
+        if self.log.iter().any(|e| e.epoch > epoch.number || (e.epoch == epoch.number && e.id != 0)) {
+            self.problem = Some("the timeline exists already".into());
+            return false;
+        }
+        let fork = (epoch.number > 1).then(|| (TimelineId(self.log[end - 1].epoch), Lsn(end as u64)));
+        self.log.push(Entry { epoch: epoch.number, id: u64::MAX - u64::from(epoch.number) });
+        let id = MemberId { name: me.clone(), incarnation: self.data.clone().unwrap() };
+        self.promoted = Some((epoch.clone(), id));
+        self.running = Running::Primary(Box::new(Reign {
+            epoch: epoch.clone(),
+            fork,
+            rule,
+            since: end,
+            barrier: Some(end + 1),
+            gate,
+            flushed: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            waiting: vec![],
+        }));
+        true
+    }
+
+    fn stream<'a>(&mut self, me: &MemberName, source: &dyn Fn(&MemberName) -> Option<&'a Postgres>) {
+        let Running::Standby { following: Some((leader, epoch)), receiving } = &mut self.running else { return };
+        *receiving = false;
+        let Some(incarnation) = &self.data else { return };
+        let Some(Postgres { running: Running::Primary(r), log, .. }) = source(leader) else { return };
+        let member = MemberId { name: me.clone(), incarnation: incarnation.clone() };
+        let slot = Tag::new(&member, epoch).slot();
+        if r.epoch != *epoch || !r.slots.contains_key(&slot) {
+            return;
+        }
+        *receiving = true;
+        // As the real one: it appends what comes behind its own end and never looks at what lies before.
+        let have = self.log.len();
+        self.log.extend(log.iter().skip(have).take(3));
+    }
+
+    /// What this follower reports: to whom, as whom, in which epoch, and how much it has flushed.
+    pub(crate) fn reports(&self) -> Option<(MemberName, MemberId, Epoch, usize)> {
+        let Running::Standby { following: Some((leader, epoch)), receiving: true } = &self.running else { return None };
+        let incarnation = self.data.clone()?;
+        let me = self.name.clone()?;
+        Some((leader.clone(), MemberId { name: me, incarnation }, epoch.clone(), self.log.len()))
+    }
+
+    pub(crate) fn hear_flush(&mut self, epoch: &Epoch, member: MemberId, flushed: usize, now: u64) {
+        if let Running::Primary(r) = &mut self.running {
+            if r.epoch == *epoch && r.slots.contains_key(&Tag::new(&member, epoch).slot()) {
+                r.flushed.insert(member, (flushed, now));
+            }
+        }
+    }
+
+    pub(crate) fn admit(
+        &mut self,
+        epoch: &Epoch,
+        who: &MemberId,
+        position: Option<Position>,
+        from: MemberName,
+    ) -> Answer {
+        let log = &self.log;
+        let Running::Primary(r) = &mut self.running else { return Answer::NotYet };
+        if r.epoch != *epoch {
+            return Answer::NotYet;
+        }
+        if let Some(p) = position {
+            let end = p.end.0 as usize;
+            let ours = end.checked_sub(1).and_then(|i| log.get(i)).map(|e| TimelineId(e.epoch));
+            if ours != Some(p.timeline) {
+                return Answer::Diverged { timeline: p.timeline, fork: Lsn(0) };
+            }
+        }
+        let slot = Tag::new(who, epoch).slot();
+        r.slots.insert(slot.clone(), ());
+        Answer::Admitted { slot, from }
+    }
+
+    /// Clients write while they are let in; returns the entries acknowledged now, with the epoch that did it.
+    pub(crate) fn take_writes(&mut self, next: &mut u64, rng: &mut Rng) -> Vec<(u64, u32)> {
+        let Running::Primary(r) = &mut self.running else { return vec![] };
+        if r.gate && rng.chance(0.05) {
+            *next += 1;
+            self.log.push(Entry { epoch: r.epoch.number, id: *next });
+            r.waiting.push((self.log.len(), *next));
+        }
+        let number = r.epoch.number;
+        let (done, still): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut r.waiting).into_iter().partition(|(at, _)| r.enough(*at));
+        r.waiting = still;
+        done.into_iter().map(|(_, id)| (id, number)).collect()
+    }
+}
+
+impl Reign {
+    fn enough(&self, end: usize) -> bool {
+        let have = self.rule.followers.iter().filter(|f| self.flushed.get(*f).is_some_and(|(at, _)| *at >= end));
+        have.count() >= self.rule.acknowledgements as usize
+    }
+}
