@@ -10,7 +10,8 @@ async fn a_set_is_founded_and_a_follower_joins() {
     let mut one = set.founded().await;
     let local = one.local().unwrap();
     assert!(local.good() && local.problem.is_none(), "{local:?}");
-    let Server::Primary { timeline, fork: None, barrier: true, gate: true, in_force: Some(in_force), .. } = local.server
+    let Server::Primary { timeline, fork: None, barrier: true, gate: true, in_force: Some(in_force), .. } =
+        local.server
     else {
         panic!("{local:?}")
     };

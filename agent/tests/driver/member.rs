@@ -112,9 +112,7 @@ impl Set {
     pub(crate) fn new() -> Option<Self> {
         static NET: AtomicU8 = AtomicU8::new(1);
         let machine = machine()?;
-        drop(
-            tracing_subscriber::fmt().with_test_writer().with_env_filter("info,pgconvoy_agent=debug").try_init(),
-        );
+        drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("info,pgconvoy_agent=debug").try_init());
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let net = NET.fetch_add(1, Ordering::Relaxed);
         Some(Self { machine, authority: Authority::new(), port, net, addresses: watch::channel(Addresses::new()).0 })
@@ -406,6 +404,46 @@ impl Member {
         panic!("{}: no postmaster", self.name)
     }
 
+    /// Another driver on the same volume.
+    pub(crate) fn second_driver(&self) -> Driver {
+        let want = Want { revision: 1, kind: WantKind::Keep };
+        Driver::start(self.config.clone(), want, self.settings.clone(), self.addresses.clone())
+    }
+
+    /// Changes the spec's settings.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut PostgresSettings)) {
+        self.driver.settings.send_modify(change);
+    }
+
+    pub(crate) fn current_settings(&self) -> PostgresSettings {
+        self.driver.settings.borrow().clone()
+    }
+
+    /// Why the configuration is refused.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.driver.report.borrow().configuration_error.clone()
+    }
+
+    pub(crate) async fn wait_error(&self, part: &str) {
+        let mut report = self.driver.report.clone();
+        let good = |r: &PostgresReport| r.configuration_error.as_ref().is_some_and(|e| e.contains(part));
+        let waited = timeout(PATIENCE, report.wait_for(good)).await;
+        assert!(waited.is_ok(), "{}: no error with {part:?}: {:?}", self.name, self.driver.report.borrow());
+    }
+
+    pub(crate) async fn wait_no_error(&self) {
+        let mut report = self.driver.report.clone();
+        let waited = timeout(PATIENCE, report.wait_for(|r| r.configuration_error.is_none())).await;
+        assert!(waited.is_ok(), "{}: {:?}", self.name, self.driver.report.borrow());
+    }
+
+    /// Parameters that wait for a restart, once there are any.
+    pub(crate) async fn pending(&self) -> Vec<String> {
+        let mut report = self.driver.report.clone();
+        let waited = timeout(PATIENCE, report.wait_for(|r| !r.pending_restart.is_empty())).await;
+        waited.expect("something waits").unwrap().pending_restart.clone()
+    }
+
     /// Ends the agent's part, and starts it anew with this want: PostgreSQL is not touched by that.
     pub(crate) async fn restart_driver(&mut self, kind: WantKind) {
         let settings = self.settings.clone();
@@ -415,7 +453,12 @@ impl Member {
     pub(crate) async fn restart_driver_with(&mut self, kind: WantKind, settings: PostgresSettings) {
         let revision = self.driver.want.borrow().0.revision + 100;
         let new = |m: &Member| {
-            Driver::start(m.config.clone(), Want { revision, kind: kind.clone() }, settings.clone(), m.addresses.clone())
+            Driver::start(
+                m.config.clone(),
+                Want { revision, kind: kind.clone() },
+                settings.clone(),
+                m.addresses.clone(),
+            )
         };
         // Dropping the sender of wants ends it, and with it the lock on the volume.
         let (want, _) = watch::channel((Want { revision: 0, kind: WantKind::Keep }, Permission::Forever));
