@@ -55,8 +55,9 @@ fn initdb(options: Value) -> Value {
 /// What the API server says to each of `objects` (they are not kept): by name, its causes; none if it takes the object.
 fn judge(namespace: &Namespace, objects: &[Value]) -> BTreeMap<String, Vec<String>> {
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-    let output =
-        namespace.try_kubectl(&["create", "--dry-run=server", "-o", "name", "-f", "-"], &list.to_string()).unwrap();
+    // Else kubectl looks at some of it itself and does not ask the server.
+    let args = ["create", "--dry-run=server", "--validate=false", "-o", "name", "-f", "-"];
+    let output = namespace.try_kubectl(&args, &list.to_string()).unwrap();
     let mut verdicts = BTreeMap::new();
     for block in output.stderr.split("PgReplicaSet.pgconvoy.dev \"").skip(1) {
         let (name, rest) = block.split_once("\" is invalid: ").unwrap_or_else(|| panic!("not understood: {block}"));
@@ -108,7 +109,6 @@ fn members_durability_and_storage_are_checked() {
         &namespace,
         &[
             (json!({ "members": 0 }), "members may be 1 to 64: a set has at least its leader"),
-            (json!({ "members": -1 }), "members may be 1 to 64"),
             (json!({ "members": 65 }), "members may be 1 to 64"),
             (json!({ "members": "three" }), "must be of type integer"),
             (json!({ "members": null }), "Required value"),
