@@ -6,7 +6,7 @@ pub const READY: &str = "Ready";
 pub const RECONCILING: &str = "Reconciling";
 /// The set cannot get there without a person (kstatus: `Stalled`).
 pub const STALLED: &str = "Stalled";
-/// Parameters, image or resources of the spec that are not in force yet, and why.
+/// Parameters, image and resources of the spec are in force; when false, the message says which are not yet, and why.
 pub const CONFIGURED: &str = "Configured";
 
 /// Reasons, as they stand in `conditions[].reason` and in Events.

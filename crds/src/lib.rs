@@ -5,6 +5,7 @@
 //! [`names`] and [`pod`] hold what operator and agent must agree on besides.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::duplicated_attributes, reason = "it takes two columns of one type for the same column twice")]
 
 pub mod conditions;
 pub mod names;

@@ -61,7 +61,7 @@ const FILES: &str = "it names a place inside the pod, which pgconvoy lays out";
 const DURABLE: &str = "without it an acknowledged commit may be lost or a data directory ruined by a crash";
 const TLS: &str = "certificates are made and renewed by pgconvoy";
 const TIMING: &str = "how fast a lost follower or leader is noticed depends on it";
-const LOG: &str = "the log goes to the container's log, as one stream of JSON";
+const LOG: &str = "the log goes to the container's log, in one form for all members";
 const FAILED_LEADER: &str = "a PostgreSQL that crashed comes back only through the election of an epoch";
 const INCLUDE: &str = "settings come from spec.postgresql.parameters alone";
 const LOGICAL: &str = "logical slots are not carried from leader to leader yet";
@@ -105,6 +105,7 @@ const OWNED: &[OwnedParameter] = &[
     owned("log_rotation_size", LOG),
     owned("log_truncate_on_rotation", LOG),
     owned("logging_collector", LOG),
+    owned("password_encryption", "passwords are kept as scram-sha-256"),
     owned("port", NETWORK),
     owned("primary_conninfo", STREAM),
     owned("primary_slot_name", STREAM),
@@ -140,6 +141,7 @@ const OWNED: &[OwnedParameter] = &[
     owned("unix_socket_directories", SOCKET),
     owned("unix_socket_group", SOCKET),
     owned("unix_socket_permissions", SOCKET),
+    owned("wal_level", "it is logical, which every use of the log can live with"),
     owned("wal_log_hints", "a former leader can be rewound only with it"),
     owned("wal_receiver_create_temp_slot", STREAM),
     owned("wal_receiver_status_interval", TIMING),
@@ -152,24 +154,19 @@ const OWNED: &[OwnedParameter] = &[
 const LIMITED: &[LimitedParameter] = &[
     LimitedParameter {
         name: "max_replication_slots",
-        allowed: Allowed::AtLeast(10),
-        why: "every member keeps a slot for every other one",
+        allowed: Allowed::AtLeast(20),
+        why: "every member keeps a slot for each other one, and those of an earlier epoch stay for a while",
     },
     LimitedParameter {
         name: "max_wal_senders",
-        allowed: Allowed::AtLeast(10),
-        why: "members stream from and copy each other",
+        allowed: Allowed::AtLeast(20),
+        why: "members stream from and copy each other, and need room for it at any time",
     },
     LimitedParameter {
         name: "synchronous_commit",
         allowed: Allowed::OneOf(&["on", "remote_apply"]),
         why: "less would acknowledge commits that no follower has flushed; a transaction or a role may still choose less \
               for itself, and spec.durability.mode: async is for the whole set",
-    },
-    LimitedParameter {
-        name: "wal_level",
-        allowed: Allowed::OneOf(&["replica", "logical"]),
-        why: "followers need at least replica",
     },
 ];
 
@@ -192,6 +189,9 @@ pub fn refusal(name: &str, value: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     if !is_parameter_name(&lower) {
         return Some(SYNTAX.to_owned());
+    }
+    if lower.starts_with(OWN_PREFIX) {
+        return Some(OWN_PREFIX_SENTENCE.to_owned());
     }
     if let Some(owned) = OWNED.iter().find(|o| o.name == lower) {
         return Some(owned.sentence());
@@ -218,16 +218,25 @@ impl LimitedParameter {
 pub(crate) const SYNTAX: &str = "a parameter's name is written in lower case: a letter or _, then letters, digits and _; \
                                  the parameters of an extension have a dot between, like auto_explain.log_analyze";
 
-/// What a parameter's name looks like, as a regular expression.
-pub(crate) const NAME_PATTERN: &str = r"^[a-z_][a-z0-9_]*([.][a-z_][a-z0-9_]*)*$";
+/// What a parameter's name looks like, as a regular expression; its length is [`NAME_LIMIT`] at most.
+pub(crate) const NAME_PATTERN: &str = r"^[a-z_][a-z0-9_]*([.][a-z_][a-z0-9_]*)?$";
+
+/// PostgreSQL's own limit of a name.
+pub(crate) const NAME_LIMIT: usize = 63;
 
 /// [`NAME_PATTERN`] in Rust.
 fn is_parameter_name(name: &str) -> bool {
-    name.split('.').all(|part| {
-        part.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    })
+    let word = |w: &str| {
+        w.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
+            && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    name.len() <= NAME_LIMIT && name.split('.').count() <= 2 && name.split('.').all(word)
 }
+
+/// How the names begin under which the agent leaves itself notes in the configuration.
+pub(crate) const OWN_PREFIX: &str = "pgconvoy.";
+/// The sentence for such a name.
+pub(crate) const OWN_PREFIX_SENTENCE: &str = "parameters that begin with pgconvoy. are pgconvoy's own";
 
 #[cfg(test)]
 mod tests {
@@ -247,6 +256,7 @@ mod tests {
 
     #[test]
     fn what_pgconvoy_owns_is_refused_in_any_case_and_with_any_value() {
+        assert_eq!(refusal("PgConvoy.gate", "open").as_deref(), Some(OWN_PREFIX_SENTENCE));
         for name in ["fsync", "FSYNC", "Primary_ConnInfo", "recovery_target_time", "include_dir", "port"] {
             assert!(refusal(name, "on").unwrap().contains("is set by pgconvoy: "), "{name}");
         }
@@ -260,13 +270,12 @@ mod tests {
             ("synchronous_commit", "local", false),
             ("synchronous_commit", "off", false),
             ("synchronous_commit", "remote_write", false),
-            ("wal_level", "replica", true),
-            ("wal_level", "minimal", false),
-            ("max_wal_senders", "10", true),
-            ("max_wal_senders", "9", false),
-            ("max_wal_senders", "-10", false),
+            ("wal_level", "logical", false),
+            ("max_wal_senders", "20", true),
+            ("max_wal_senders", "19", false),
+            ("max_wal_senders", "-20", false),
             ("max_wal_senders", "99999999999", false),
-            ("max_replication_slots", "0x10", false),
+            ("max_replication_slots", "0x20", false),
             ("shared_buffers", "1GB", true),
             ("max_slot_wal_keep_size", "10GB", true),
             ("hot_standby_feedback", "on", true),
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn names_that_are_none_are_refused() {
-        for name in ["", ".", "a.", ".a", "a b", "a=b", "a\nfsync", "1a", "a-b", "a'"] {
+        for name in ["", ".", "a.", ".a", "a.b.c", "a b", "a=b", "a\nfsync", "1a", "a-b", "a'"] {
             assert_eq!(refusal(name, "1").as_deref(), Some(SYNTAX), "{name:?}");
         }
     }

@@ -4,7 +4,9 @@
 //! A path names a place in the schema: `spec.storage`, `spec.postgresql.hba[]` (each entry), `spec.services.rw.annotations{}`
 //! (each value); the empty path is the whole object.
 
-use crate::parameters::{Allowed, NAME_PATTERN, SYNTAX, limited_parameters, owned_parameters};
+use crate::parameters::{
+    Allowed, NAME_LIMIT, NAME_PATTERN, OWN_PREFIX, OWN_PREFIX_SENTENCE, SYNTAX, limited_parameters, owned_parameters,
+};
 use pgconvoy_terms::MemberName;
 use serde_json::{Value, json};
 
@@ -187,7 +189,12 @@ fn bootstrap() -> Vec<Rule> {
 fn parameters() -> Vec<Rule> {
     const PARAMETERS: &str = "spec.postgresql.parameters";
     let mut rules = vec![
-        rule(PARAMETERS, format!("self.all(name, name.matches('{NAME_PATTERN}'))"), SYNTAX),
+        rule(
+            PARAMETERS,
+            format!("self.all(name, name.size() <= {NAME_LIMIT} && name.matches('{NAME_PATTERN}'))"),
+            SYNTAX,
+        ),
+        rule(PARAMETERS, format!("self.all(name, !name.startsWith('{OWN_PREFIX}'))"), OWN_PREFIX_SENTENCE),
         rule(PARAMETERS, "self.all(name, !string(self[name]).matches('[\\r\\n]'))", "a parameter's value is one line"),
     ];
     rules.extend(owned_parameters().iter().map(|o| rule(PARAMETERS, format!("!('{}' in self)", o.name), o.sentence())));
@@ -314,7 +321,7 @@ pub(crate) fn replica_set_bounds() -> Vec<(&'static str, Value)> {
         ("spec.postgresql.parameters{}", json!({ "maxLength": 1024, "minimum": i32::MIN, "maximum": i32::MAX })),
         ("spec.postgresql.hba", list(128)),
         ("spec.postgresql.hba[]", text(1024)),
-        ("spec.resources.claims", list(0)),
+        ("spec.resources.claims", list(16)),
         (LABELS, map(64)),
         ("spec.podTemplate.labels{}", text(63)),
         ("spec.podTemplate.annotations", map(64)),

@@ -1,5 +1,7 @@
 //! What follows from a spec alone, and a term that is written reads back the same.
 
+#![allow(clippy::unwrap_used, reason = "to panic is how a test fails")]
+
 use pgconvoy_crds::{EpochRecord, PgReplicaSetSpec, PgTermSpec, TermPhase};
 use pgconvoy_terms::{ChangeId, Epoch, Fork, Incarnation, Lsn, MemberId, MemberName, Phase, Rule, Term, TimelineId};
 use serde_json::{Value, json};
