@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds it, in a directory of its own beside the other builds.
+/// Builds it.
 pub(crate) fn build() -> Option<PathBuf> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     BUILT
@@ -21,13 +21,15 @@ pub(crate) fn build() -> Option<PathBuf> {
                 skipped("the static binary", "this machine is not x86_64 with glibc");
                 return None;
             }
+            // The directory of this test's own build is <target>/debug/pgconvoy-supervisor. Not in <target>: whoever
+            // builds there for an hour would be waited for.
+            let directory = Path::new(crate::container::SUPERVISOR).ancestors().nth(2).unwrap().join("static");
             let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
             cargo.args(["build", "-p", "pgconvoy-supervisor", "--target", TARGET, "--profile", "release-lite"]);
-            let output = cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").output().unwrap();
+            cargo.arg("--target-dir").arg(&directory).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            let output = cargo.output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            // The directory of this test's own build: <target>/debug/pgconvoy-supervisor.
-            let target = Path::new(crate::container::SUPERVISOR).ancestors().nth(2).unwrap();
-            Some(target.join(TARGET).join("release-lite/pgconvoy-supervisor"))
+            Some(directory.join(TARGET).join("release-lite/pgconvoy-supervisor"))
         })
         .clone()
 }
