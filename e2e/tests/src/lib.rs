@@ -91,6 +91,20 @@ impl Cluster {
         Ok(output.stdout)
     }
 
+    /// Runs `helm <args>` on this cluster; what it printed.
+    ///
+    /// # Errors
+    /// When there is no helm, or when it fails, with what it complained about.
+    pub fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
+        let helm = helm()?;
+        let helm = helm.to_str().context("helm's path is no text")?;
+        let output = self.kcl(&[&["enter", helm], args].concat(), "")?;
+        if !output.ok {
+            bail!("helm {}: {}", args.join(" "), output.stderr);
+        }
+        Ok(output.stdout)
+    }
+
     /// Installs the custom resources as the README says.
     ///
     /// # Errors
@@ -146,6 +160,26 @@ impl Drop for Namespace {
         // Nothing can be done about a failure here; the cluster goes away with the test run.
         drop(self.cluster.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], ""));
     }
+}
+
+/// Helm's program: in `PATH`, or where the test cluster keeps its tools.
+///
+/// # Errors
+/// When there is none.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .map(|cache| cache.join("pgconvoy/cluster/bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(cache.clone())
+        .map(|folder| folder.join("helm"))
+        .find(|p| p.is_file())
+        .with_context(|| {
+            let folder = cache.unwrap_or_default();
+            format!("no helm: GOBIN={} go install helm.sh/helm/v3/cmd/helm@v3.22.0", folder.display())
+        })
 }
 
 /// The repository's root.
