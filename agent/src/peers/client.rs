@@ -116,6 +116,14 @@ impl Peers {
     }
 }
 
+#[cfg(test)]
+impl Peers {
+    /// How many connections to this peer wait for the next question.
+    pub(super) fn kept(&self, peer: &MemberName) -> usize {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).get(peer).map_or(0, Vec::len)
+    }
+}
+
 impl Inner {
     async fn ask(&self, to: &MemberName, ask: &Ask) -> Result<Answer, AskError> {
         let address = self.addresses.borrow().get(to).copied().ok_or(AskError::NoAddress)?;
@@ -191,11 +199,12 @@ impl Inner {
             .await
             .map_err(|e| AskError::Broken(e.to_string()))?
             .to_bytes();
-        self.keep(to, connection);
         if status != StatusCode::OK {
+            // Not kept: whoever cannot answer may be on its way out, and a new connection finds its successor.
             let why = String::from_utf8_lossy(&body).chars().take(300).collect();
             return Err(AskError::TurnedAway { status, why });
         }
+        self.keep(to, connection);
         read_answer(&self.set_uid, &body).map_err(AskError::Message)
     }
 

@@ -19,3 +19,6 @@ pub use tls::{Tls, TlsError};
 const PATH: &str = "/v1/ask";
 /// The largest message, in bytes. A term with a full chain and history is about 40 kB.
 const MESSAGE_LIMIT: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,6 @@ pub(super) struct Election {
     failures: u32,
     /// When the last successful write as holder was sent.
     renewed: Option<Instant>,
-    wanted: bool,
     /// Token bucket: when it was full to zero. See [`Election::may_write`].
     spent: u64,
 }
@@ -91,17 +90,7 @@ pub(super) struct Election {
 impl Election {
     /// A candidate that knows nothing yet. `me` must be another name in every pod, also in two of the same name.
     pub(super) fn new(me: String, now: Instant) -> Self {
-        Self {
-            me,
-            seen: None,
-            looked: now,
-            stale: true,
-            pause: now,
-            failures: 0,
-            renewed: None,
-            wanted: false,
-            spent: now.0,
-        }
+        Self { me, seen: None, looked: now, stale: true, pause: now, failures: 0, renewed: None, spent: now.0 }
     }
 
     /// Its name in the Lease.
@@ -111,12 +100,16 @@ impl Election {
 
     /// Until when this candidate holds the Lease if nothing more happens; `None` = it does not.
     pub(super) fn held_until(&self, now: Instant) -> Option<Instant> {
-        self.renewed.filter(|_| self.wanted).map(|sent| after(sent, valid())).filter(|until| now < *until)
+        self.renewed.map(|sent| after(sent, valid())).filter(|until| now < *until)
     }
 
     /// What to do next.
     pub(super) fn next(&mut self, now: Instant, wanted: bool) -> Deed {
-        self.wanted = wanted;
+        if !wanted {
+            // A release is on its way, and may arrive although its answer does not: only a later renewal can make it
+            // held again.
+            self.renewed = None;
+        }
         if now < self.pause {
             return Deed::Wait(self.pause);
         }
