@@ -29,7 +29,7 @@ async fn against(answers: Vec<Vec<u8>>) -> Error {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heard = [0; 4096];
         for answer in answers {
-            stream.read(&mut heard).await.unwrap();
+            assert!(stream.read(&mut heard).await.unwrap() > 0);
             stream.write_all(&answer).await.unwrap();
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
