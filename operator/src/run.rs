@@ -90,7 +90,11 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn start_log(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // kube-runtime's spans repeat on every line what the line says itself.
+    let quiet = "kube_runtime=warn";
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter =
+        EnvFilter::try_new(format!("{quiet},{wanted}")).unwrap_or_else(|_| EnvFilter::new(format!("{quiet},info")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).with_current_span(false).init(),

@@ -187,7 +187,10 @@ pub(super) async fn call<T>(
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
             Err(ApplyError::Stale { kind, name: name.to_owned() })
         }
-        Ok(Err(source @ kube::Error::Api(_))) => Err(ApplyError::Refused { verb, kind, name: name.to_owned(), source }),
+        // "Too many requests" and errors of the server itself pass: no refusal.
+        Ok(Err(source @ kube::Error::Api(ref status))) if status.code < 500 && status.code != 429 => {
+            Err(ApplyError::Refused { verb, kind, name: name.to_owned(), source })
+        }
         Ok(Err(source)) => Err(ApplyError::Unreachable { verb, kind, name: name.to_owned(), source }),
     }
 }
@@ -308,7 +311,12 @@ impl Work<'_> {
     async fn patch(&self, kind: Kind, name: &str, body: &Value) -> Result<Option<Event>, ApplyError> {
         let parameters = PatchParams { field_manager: Some(MANAGER_OPERATOR.to_owned()), ..PatchParams::default() };
         self.written("patch", kind);
-        call("change", kind.as_str(), name, self.api(kind).patch(name, &parameters, &Patch::Merge(body))).await?;
+        match call("change", kind.as_str(), name, self.api(kind).patch(name, &parameters, &Patch::Merge(body))).await {
+            Err(ApplyError::Refused { source: kube::Error::Api(s), .. }) if s.is_not_found() => {
+                return Err(ApplyError::Stale { kind: kind.as_str(), name: name.to_owned() });
+            }
+            other => other?,
+        };
         let renewed = || events::deed("CertificatesRenewed", &format!("made new certificates in Secret {name}"));
         Ok((kind == Kind::Secret).then(renewed))
     }

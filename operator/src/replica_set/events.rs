@@ -38,7 +38,7 @@ pub fn transitions(before: &PgReplicaSetStatus, after: &PgReplicaSetStatus) -> V
             (READY, "True") if was != Some("True") => {
                 events.push(event(EventType::Normal, has, "Ready", &after.message))
             }
-            (READY, _) if was == Some("True") => {
+            (READY, "False") if was == Some("True") => {
                 events.push(event(EventType::Warning, has, "NotReady", &after.message))
             }
             (STALLED, "True") if was != Some("True") || had != Some(has) => {

@@ -13,6 +13,9 @@ mod retry;
 pub mod status;
 pub mod validate;
 
+#[cfg(test)]
+mod tests;
+
 pub use retry::{Retries, error_policy};
 
 use crate::metrics::Metrics;

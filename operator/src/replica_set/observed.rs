@@ -82,6 +82,10 @@ pub struct ClaimSeen {
     pub set_uid: Option<String>,
     /// Requested size, as written.
     pub requested: Option<String>,
+    /// Storage class, once known.
+    pub class: Option<String>,
+    /// Whether there is no volume for it yet.
+    pub unbound: bool,
 }
 
 /// A Secret, without what is secret.

@@ -9,7 +9,7 @@ pub mod prune;
 mod watch;
 
 pub use dirty::Dirty;
-pub use index::Index;
+pub use index::{Index, Place};
 pub use watch::{Scope, Synced, watch_all};
 
 use pgconvoy_crds::PgReplicaSet;

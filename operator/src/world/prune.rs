@@ -69,11 +69,14 @@ pub fn fingerprint(object: &DynamicObject) -> String {
 
 /// A volume claim.
 pub fn claim(object: PersistentVolumeClaim) -> Option<(Place, Thing)> {
-    let requests = object.spec.and_then(|s| s.resources).and_then(|r| r.requests);
+    let spec = object.spec.unwrap_or_default();
+    let requests = spec.resources.and_then(|r| r.requests);
     let claim = ClaimSeen {
         meta: meta(&object.metadata),
         set_uid: annotation(&object.metadata, ANNOTATION_SET_UID),
         requested: requests.and_then(|r| r.get("storage").map(|q| q.0.clone())),
+        class: spec.storage_class_name,
+        unbound: object.status.and_then(|s| s.phase).as_deref() == Some("Pending"),
     };
     Some((place(&object.metadata)?, Thing::Claim(claim)))
 }

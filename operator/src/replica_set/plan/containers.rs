@@ -56,10 +56,11 @@ fn words(words: &[&str]) -> Option<Vec<String>> {
 }
 
 fn pull_policy(set: &Validated) -> Option<String> {
-    let word = match set.spec.image_pull_policy? {
-        ImagePullPolicy::Always => "Always",
-        ImagePullPolicy::IfNotPresent => "IfNotPresent",
-        ImagePullPolicy::Never => "Never",
+    let word = match set.spec.image_pull_policy {
+        Some(ImagePullPolicy::Always) => "Always",
+        // Kubernetes' own default differs for the tag `latest`.
+        Some(ImagePullPolicy::IfNotPresent) | None => "IfNotPresent",
+        Some(ImagePullPolicy::Never) => "Never",
     };
     Some(word.to_owned())
 }

@@ -4,12 +4,14 @@
 //! be told from the observation alone; for objects that are kept by server-side apply, `apply` leaves it out.
 
 mod access;
+mod action;
 mod containers;
 mod data;
 mod network;
 mod pod;
 pub mod roster;
 
+pub use action::{Action, Stage};
 pub use roster::roster;
 
 use super::certificates::Material;
@@ -21,75 +23,8 @@ use crate::quantity;
 use pgconvoy_crds::MemberPhase;
 use pgconvoy_crds::names::{self, Service};
 use pgconvoy_terms::MemberName;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
-
-/// Something to do. Each is safe to do twice, and safe to be the last one that is done.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Make it; nothing happens to one that is there. Never changed afterwards.
-    Create(Object),
-    /// Make it so (server-side apply).
-    Apply(Object),
-    /// Change these fields (merge patch) of the object with this UID.
-    Patch {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-        /// The fields, `metadata.uid` among them.
-        body: Value,
-    },
-    /// Delete the object with this UID.
-    Delete {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-        /// Its UID.
-        uid: String,
-        /// Why, for the log and the event.
-        why: String,
-    },
-    /// Take a member away: its pod, and its volume if there is one to delete. Done only if a fresh read of the PgTerm
-    /// still lets go of it.
-    Remove {
-        /// The member.
-        member: MemberName,
-        /// UID of its pod.
-        pod: Option<String>,
-        /// Name and UID of its claim, if that goes too.
-        claim: Option<(String, String)>,
-        /// Its certificates.
-        secret: Option<(String, String)>,
-    },
-    /// Drop what a member that is gone said of itself from the status.
-    Forget(MemberName),
-}
-
-/// The stages in which actions are done; within one, the order does not matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// What everything else leans on: the term, the lease, the authority.
-    Ground,
-    /// All that pods mount or speak through.
-    Surroundings,
-    /// Pods, and what goes.
-    Pods,
-}
-
-impl Action {
-    /// When to do it.
-    pub fn stage(&self) -> Stage {
-        match self {
-            Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || o.name.ends_with("-ca") => Stage::Ground,
-            Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
-            Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
-            Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
-            Action::Patch { .. } | Action::Delete { .. } | Action::Remove { .. } | Action::Forget(_) => Stage::Pods,
-        }
-    }
-}
 
 /// What must be done, and what is to be said about it.
 #[derive(Debug, Clone, Default)]
@@ -237,13 +172,13 @@ impl<'a> Planner<'a> {
     }
 
     fn member(&mut self, member: &MemberName, material: &Material, may_be_made: bool) {
-        self.certificates(member, material);
+        let certified = self.certificates(member, material);
         let volume = self.claim(member);
         let name = member.to_string();
         match self.standing(Kind::Pod, &name) {
             Standing::Busy => {}
             Standing::Absent => {
-                if may_be_made && volume {
+                if may_be_made && volume && certified {
                     self.plan.actions.push(Action::Create(pod::pod(self.set, member)));
                 }
             }
@@ -260,11 +195,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn certificates(&mut self, member: &MemberName, material: &Material) {
-        let Some(files) = material.members.get(member) else { return };
+    /// Sees to a member's certificates. Returns whether there are some: a pod without would hang in its mounts.
+    fn certificates(&mut self, member: &MemberName, material: &Material) -> bool {
+        let standing = self.standing(Kind::Secret, &names::member_tls(member));
+        let Some(files) = material.members.get(member) else { return matches!(standing, Standing::Ours(_)) };
         let object = data::member_tls(self.set, member, files);
-        match self.standing(Kind::Secret, &object.name) {
-            Standing::Busy => {}
+        match standing {
+            Standing::Busy => return false,
             Standing::Absent => self.plan.actions.push(Action::Create(object)),
             Standing::Ours(meta) => {
                 let body = json!({
@@ -274,6 +211,7 @@ impl<'a> Planner<'a> {
                 self.plan.actions.push(Action::Patch { kind: Kind::Secret, name: object.name, body });
             }
         }
+        true
     }
 
     /// Sees to a member's volume. Returns whether its pod may be made.
@@ -373,7 +311,12 @@ impl<'a> Planner<'a> {
         let rule = &self.plan.rule;
         for (name, pod) in self.observed.pods() {
             let Ok(member) = name.parse::<MemberName>() else { continue };
-            if pod.meta.deleting || pod.meta.belongs_to_another(&self.set.uid) {
+            let goes = |a: &Action| match a {
+                Action::Remove { member: m, .. } => *m == member,
+                Action::Delete { kind, name: n, .. } => *kind == Kind::Pod && n == name,
+                _ => false,
+            };
+            if pod.meta.deleting || pod.meta.belongs_to_another(&self.set.uid) || self.plan.actions.iter().any(goes) {
                 continue;
             }
             let role = if rule.active && rule.leader.as_ref() == Some(&member) {

@@ -1,9 +1,9 @@
 //! What a member is waited for.
 
-use crate::replica_set::observed::{Observed, PodSeen, Trouble};
+use crate::replica_set::observed::{ClaimSeen, Observed, PodSeen, Trouble};
 use crate::replica_set::plan::Plan;
 use pgconvoy_crds::conditions::reasons;
-use pgconvoy_crds::{MemberPhase, MemberState, pod};
+use pgconvoy_crds::{MemberPhase, MemberState, names, pod};
 use pgconvoy_terms::MemberName;
 
 /// Why a member is not attached.
@@ -36,7 +36,7 @@ pub fn waiting_for(observed: &Observed, plan: &Plan, member: &MemberName) -> Wai
     let name = member.to_string();
     let waiting = |reason, text: String| Waiting { member: member.clone(), reason, text, stalls: false };
     let Some(pod) = observed.pod(&name) else {
-        let text = match observed.claim(&pgconvoy_crds::names::data_claim(member)) {
+        let text = match observed.claim(&names::data_claim(member)) {
             Some(c) if c.meta.deleting => "its volume claim is being deleted".to_owned(),
             _ => "its pod is being made".to_owned(),
         };
@@ -50,7 +50,15 @@ pub fn waiting_for(observed: &Observed, plan: &Plan, member: &MemberName) -> Wai
         return waiting(reasons::MEMBERS_STARTING, format!("its pod failed and is made again: {why}"));
     }
     if let Some(why) = &pod.unscheduled {
-        return waiting(reasons::UNSCHEDULABLE, format!("cannot be scheduled: {why}"));
+        let claim = names::data_claim(member);
+        let volume = match observed.claim(&claim).filter(|c| c.unbound) {
+            Some(ClaimSeen { class: Some(class), .. }) => {
+                format!(" (there is no volume for its claim {claim} of storage class {class} yet)")
+            }
+            Some(_) => format!(" (there is no volume for its claim {claim} yet; it names no storage class)"),
+            None => String::new(),
+        };
+        return waiting(reasons::UNSCHEDULABLE, format!("cannot be scheduled: {why}{volume}"));
     }
     let state =
         observed.status.member_states.iter().find(|s| s.name == name && s.pod_uid.as_ref() == Some(&pod.meta.uid));

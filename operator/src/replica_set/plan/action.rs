@@ -1,0 +1,72 @@
+//! What a plan consists of.
+
+use crate::kinds::{Kind, Object};
+use pgconvoy_terms::MemberName;
+use serde_json::Value;
+
+/// Something to do. Each is safe to do twice, and safe to be the last one that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make it; nothing happens to one that is there. Never changed afterwards.
+    Create(Object),
+    /// Make it so (server-side apply).
+    Apply(Object),
+    /// Change these fields (merge patch) of the object with this UID.
+    Patch {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// The fields, `metadata.uid` among them.
+        body: Value,
+    },
+    /// Delete the object with this UID.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Why, for the log and the event.
+        why: String,
+    },
+    /// Take a member away: its pod, and its volume if there is one to delete. Done only if a fresh read of the PgTerm
+    /// still lets go of it.
+    Remove {
+        /// The member.
+        member: MemberName,
+        /// UID of its pod.
+        pod: Option<String>,
+        /// Name and UID of its claim, if that goes too.
+        claim: Option<(String, String)>,
+        /// Its certificates.
+        secret: Option<(String, String)>,
+    },
+    /// Drop what a member that is gone said of itself from the status.
+    Forget(MemberName),
+}
+
+/// The stages in which actions are done; within one, the order does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// What everything else leans on: the term, the lease, the authority.
+    Ground,
+    /// All that pods mount or speak through.
+    Surroundings,
+    /// Pods, and what goes.
+    Pods,
+}
+
+impl Action {
+    /// When to do it.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || o.name.ends_with("-ca") => Stage::Ground,
+            Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
+            Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
+            Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
+            Action::Patch { .. } | Action::Delete { .. } | Action::Remove { .. } | Action::Forget(_) => Stage::Pods,
+        }
+    }
+}

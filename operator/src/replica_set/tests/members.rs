@@ -1,0 +1,247 @@
+use super::{UID, World};
+use crate::kinds::Kind;
+use pgconvoy_crds::{MemberPhase, WhenDeleted};
+use serde_json::json;
+
+fn running(members: i32) -> World {
+    let mut world = World::new(members);
+    world.settle();
+    let followers: Vec<u32> = (2..=u32::try_from(members).unwrap()).collect();
+    world.lead(1, 1, &followers);
+    world.settle();
+    world
+}
+
+fn roster(world: &World) -> Vec<String> {
+    world.set.status.clone().unwrap().roster
+}
+
+#[test]
+fn a_set_grows_by_the_lowest_free_ordinals() {
+    let mut world = running(3);
+    world.set.spec.members = 5;
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3", "orders-4", "orders-5"]);
+    assert_eq!(roster(&world).len(), 5);
+    assert_eq!(world.body(Kind::Budget, "orders")["spec"]["minAvailable"], json!(4));
+}
+
+#[test]
+fn a_member_leaves_the_roster_then_the_rule_and_only_then_its_pod_goes() {
+    let mut world = running(5);
+    world.set.spec.members = 3;
+    world.settle();
+    assert_eq!(roster(&world), ["orders-1", "orders-2", "orders-3"]);
+    assert_eq!(world.names(Kind::Pod).len(), 5, "the rule still counts them");
+    assert_eq!(world.condition("Reconciling").1, "ScalingDown");
+    world.lead(1, 1, &[2, 3, 5]);
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3", "orders-5"]);
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3"]);
+    assert_eq!(world.names(Kind::Claim).len(), 5, "volumes are kept unless told");
+    assert_eq!(world.condition("Reconciling").0, "False");
+    assert_eq!(world.set.status.clone().unwrap().member_states.len(), 3, "what they said of themselves goes with them");
+}
+
+#[test]
+fn nothing_is_taken_away_before_the_shorter_roster_was_published() {
+    let mut world = running(3);
+    world.set.spec.members = 2;
+    // The rule is ahead of the status: an agent that died and came back, say.
+    world.lead(1, 1, &[2]);
+    assert!(!world.planned().actions.iter().any(|a| matches!(a, super::Action::Remove { .. })));
+    world.reconcile(usize::MAX);
+    assert!(world.planned().actions.iter().any(|a| matches!(a, super::Action::Remove { .. })));
+}
+
+#[test]
+fn the_leader_stays_when_the_set_shrinks_whatever_its_ordinal() {
+    let mut world = running(5);
+    world.lead(2, 5, &[1, 2, 3, 4]);
+    world.set.spec.members = 3;
+    world.settle();
+    assert_eq!(roster(&world), ["orders-1", "orders-2", "orders-5"]);
+    world.lead(2, 5, &[1, 2]);
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-5"]);
+    world.lead(3, 1, &[2, 5]);
+    world.settle();
+    assert_eq!(roster(&world), ["orders-1", "orders-2", "orders-5"], "members that are there stay");
+}
+
+#[test]
+fn without_a_leader_nobody_is_thrown_out() {
+    let mut world = running(5);
+    let term = world.body(Kind::Term, "orders");
+    term["spec"]["phase"] = json!("Recruiting");
+    term["spec"].as_object_mut().unwrap().remove("leader");
+    world.set.spec.members = 3;
+    world.settle();
+    assert_eq!(roster(&world).len(), 5);
+    assert_eq!(world.names(Kind::Pod).len(), 5);
+}
+
+#[test]
+fn a_lost_status_does_not_move_the_set() {
+    let mut world = running(5);
+    world.lead(2, 5, &[1, 2, 3, 4]);
+    world.set.spec.members = 3;
+    world.settle();
+    world.lead(2, 5, &[1, 2]);
+    world.settle();
+    world.set.status = None;
+    world.settle();
+    assert_eq!(roster(&world), ["orders-1", "orders-2", "orders-5"]);
+}
+
+#[test]
+fn volumes_go_with_their_members_only_when_told_and_while_copies_are_enough() {
+    let mut world = running(3);
+    world.set.spec.storage.when_deleted = Some(WhenDeleted::Delete);
+    world.settle();
+    assert_eq!(world.body(Kind::Claim, "orders-3-data")["metadata"]["ownerReferences"][0]["uid"], json!(UID));
+    world.set.spec.members = 2;
+    world.settle();
+    world.lead(1, 1, &[2]);
+    world.say(2, MemberPhase::CatchingUp, |_| {});
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2"]);
+    assert_eq!(world.names(Kind::Claim).len(), 3, "one attached member is not W + 1 copies");
+    world.lead(1, 1, &[2]);
+    world.settle();
+    assert_eq!(world.names(Kind::Claim), ["orders-1-data", "orders-2-data"]);
+    world.set.spec.storage.when_deleted = Some(WhenDeleted::Keep);
+    world.settle();
+    assert_eq!(world.body(Kind::Claim, "orders-1-data")["metadata"]["ownerReferences"], json!([]));
+}
+
+#[test]
+fn a_failed_pod_is_made_again_on_the_same_volume() {
+    let mut world = running(3);
+    let claim = world.body(Kind::Claim, "orders-2-data").clone();
+    let before = world.body(Kind::Pod, "orders-2")["metadata"]["uid"].clone();
+    world.body(Kind::Pod, "orders-2")["status"] =
+        json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
+    world.reconcile(usize::MAX);
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-3"]);
+    world.settle();
+    assert_ne!(world.body(Kind::Pod, "orders-2")["metadata"]["uid"], before);
+    assert_eq!(*world.body(Kind::Claim, "orders-2-data"), claim);
+    assert_eq!(world.condition("Ready").0, "False", "the new pod has not attached yet");
+}
+
+#[test]
+fn a_pod_that_is_still_going_is_waited_for() {
+    let mut world = running(3);
+    world.body(Kind::Pod, "orders-2")["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.say(2, MemberPhase::Stopping, |_| {});
+    world.settle();
+    assert!(world.body(Kind::Pod, "orders-2")["metadata"]["deletionTimestamp"].is_string());
+    assert!(world.condition("Ready").2.contains("waiting for orders-2: its pod is stopping"));
+}
+
+#[test]
+fn a_kept_volume_of_an_earlier_set_stops_its_member_and_says_what_to_do() {
+    let mut world = World::new(3);
+    world.settle();
+    world.body(Kind::Claim, "orders-2-data")["metadata"]["annotations"]["pgconvoy.dev/set-uid"] = json!("another");
+    world.take(Kind::Pod, "orders-2");
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-3"]);
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "ForeignVolume"));
+    assert!(message.contains("delete the claim orders-2-data"), "{message}");
+    world.take(Kind::Claim, "orders-2-data");
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3"]);
+    assert_eq!(world.condition("Stalled").0, "False");
+}
+
+#[test]
+fn a_term_of_another_set_stops_everything_that_could_write() {
+    let mut world = World::new(3);
+    world.settle();
+    world.body(Kind::Term, "orders")["spec"]["setUid"] = json!("another");
+    world.take(Kind::Pod, "orders-2");
+    world.settle();
+    assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-3"]);
+    assert_eq!(world.condition("Stalled").1, "ForeignTerm");
+}
+
+#[test]
+fn a_lost_term_is_not_made_anew_beside_data() {
+    let mut world = running(3);
+    world.take(Kind::Term, "orders");
+    world.settle();
+    assert!(world.names(Kind::Term).is_empty());
+    assert_eq!(world.condition("Stalled").1, "TermLost");
+    assert_eq!(world.set.status.clone().unwrap().epoch, Some(1), "and the set does not forget its epoch");
+}
+
+#[test]
+fn objects_of_an_earlier_set_that_kubernetes_still_removes_are_waited_for() {
+    let mut world = World::new(1);
+    world.settle();
+    for (kind, name) in [(Kind::Secret, "orders-1-tls"), (Kind::Service, "orders-rw"), (Kind::Pod, "orders-1")] {
+        world.body(kind, name)["metadata"]["ownerReferences"][0]["uid"] = json!("another");
+    }
+    world.settle();
+    assert_eq!(world.condition("Reconciling").1, "WaitingForDeletion");
+    assert_eq!(world.condition("Stalled").0, "False", "it passes by itself");
+    for (kind, name) in [(Kind::Secret, "orders-1-tls"), (Kind::Service, "orders-rw"), (Kind::Pod, "orders-1")] {
+        world.take(kind, name);
+    }
+    world.settle();
+    assert_eq!(world.body(Kind::Pod, "orders-1")["metadata"]["ownerReferences"][0]["uid"], json!(UID));
+}
+
+#[test]
+fn a_volume_grows_and_does_not_shrink() {
+    let mut world = running(1);
+    world.set.spec.storage.size.0 = "30Gi".to_owned();
+    world.settle();
+    let size = |w: &mut World| w.body(Kind::Claim, "orders-1-data")["spec"]["resources"]["requests"]["storage"].clone();
+    assert_eq!(size(&mut world), json!("30Gi"));
+    world.set.spec.storage.size.0 = "10Gi".to_owned();
+    world.settle();
+    assert_eq!(size(&mut world), json!("30Gi"));
+    assert!(world.condition("Configured").2.contains("volumes cannot shrink"));
+    assert_eq!(world.condition("Ready").0, "True", "the set serves on");
+}
+
+#[test]
+fn another_image_is_told_and_deletes_no_pod() {
+    let mut world = running(3);
+    world.set.spec.image = "postgres:17.6".to_owned();
+    world.settle();
+    assert_eq!(world.names(Kind::Pod).len(), 3);
+    let (status, reason, message) = world.condition("Configured");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "RolloutPending"));
+    assert!(message.contains("orders-1, orders-2, orders-3"), "{message}");
+}
+
+#[test]
+fn a_single_member_has_no_budget_so_that_its_node_can_be_drained() {
+    let mut world = running(1);
+    assert!(world.names(Kind::Budget).is_empty());
+    world.set.spec.members = 2;
+    world.settle();
+    assert_eq!(world.body(Kind::Budget, "orders")["spec"]["minAvailable"], json!(1));
+    world.set.spec.members = 1;
+    world.settle();
+    assert!(world.names(Kind::Budget).is_empty());
+}
+
+#[test]
+fn labels_tell_people_who_leads() {
+    let mut world = running(3);
+    let role = |w: &mut World, n: &str| w.body(Kind::Pod, n)["metadata"]["labels"]["pgconvoy.dev/role"].clone();
+    assert_eq!(role(&mut world, "orders-1"), json!("leader"));
+    assert_eq!(role(&mut world, "orders-3"), json!("follower"));
+    world.lead(2, 3, &[1, 2]);
+    world.settle();
+    assert_eq!(role(&mut world, "orders-1"), json!("follower"));
+    assert_eq!(role(&mut world, "orders-3"), json!("leader"));
+}

@@ -1,0 +1,129 @@
+use super::World;
+use crate::kinds::Kind;
+use crate::replica_set::events::transitions;
+use pgconvoy_crds::MemberPhase;
+use serde_json::json;
+
+fn ready(world: &World) -> (String, String) {
+    let (_, reason, message) = world.condition("Ready");
+    (reason, message)
+}
+
+fn starting() -> World {
+    let mut world = World::new(3);
+    world.settle();
+    world
+}
+
+#[test]
+fn a_pod_that_cannot_be_scheduled_is_named_with_kubernetes_own_words() {
+    let mut world = starting();
+    world.body(Kind::Pod, "orders-2")["status"] = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient cpu."}]});
+    world.settle();
+    let (reason, message) = ready(&world);
+    assert_eq!(reason, "Unschedulable");
+    assert!(message.contains("waiting for orders-2: cannot be scheduled: 0/3 nodes are available"), "{message}");
+    assert!(message.ends_with("and for 2 more"), "{message}");
+}
+
+#[test]
+fn a_failing_pull_reads_the_same_in_both_of_its_wrappings() {
+    let mut world = starting();
+    let waiting = |reason: &str, message: &str| {
+        json!({"phase": "Pending", "containerStatuses": [{"name": "postgres", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}]})
+    };
+    world.body(Kind::Pod, "orders-1")["status"] = waiting("ErrImagePull", "not found");
+    world.settle();
+    let first = ready(&world);
+    assert_eq!(first.0, "ImageUnusable");
+    assert!(first.1.contains("the PostgreSQL image cannot be pulled: not found"), "{}", first.1);
+    world.body(Kind::Pod, "orders-1")["status"] =
+        waiting("ImagePullBackOff", "Back-off pulling image \"postgres:17\": ErrImagePull: not found");
+    assert_eq!(world.reconcile(usize::MAX), 0, "{:?}", ready(&world));
+}
+
+#[test]
+fn a_member_that_failed_stalls_the_set_with_its_own_words() {
+    let mut world = starting();
+    world.say(3, MemberPhase::Failed, |s| s.message = Some("the volume holds another system".to_owned()));
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "MemberFailed"));
+    assert!(message.contains("orders-3: it needs a person: the volume holds another system"), "{message}");
+    assert_eq!(world.condition("Reconciling").0, "False");
+}
+
+#[test]
+fn only_what_the_present_pod_says_in_the_present_epoch_counts() {
+    let mut world = starting();
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    let status = world.set.status.clone().unwrap();
+    assert_eq!(
+        (status.ready.as_deref(), status.members, status.leader.as_deref()),
+        (Some("3/3"), Some(3), Some("orders-1"))
+    );
+    assert_eq!((status.epoch, status.durability.as_deref()), (Some(1), Some("quorum 1/2")));
+    // An entry of an earlier pod, and one of an earlier epoch.
+    world.say(2, MemberPhase::Attached, |s| {
+        s.epoch = Some(1);
+        s.pod_uid = Some("earlier".to_owned());
+    });
+    world.say(3, MemberPhase::Attached, |s| s.epoch = Some(0));
+    world.settle();
+    assert_eq!(world.set.status.clone().unwrap().ready.as_deref(), Some("1/3"));
+}
+
+#[test]
+fn a_refused_configuration_is_told_while_the_set_serves_on() {
+    let mut world = starting();
+    world.lead(1, 1, &[2, 3]);
+    world.say(1, MemberPhase::Attached, |s| {
+        s.epoch = Some(1);
+        s.configuration_error = Some("invalid value for parameter \"work_mem\": \"lots\"".to_owned());
+    });
+    world.settle();
+    assert_eq!(world.condition("Ready").0, "True");
+    let (status, reason, message) = world.condition("Configured");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ConfigurationRefused"));
+    assert!(message.contains("work_mem"));
+}
+
+#[test]
+fn a_condition_keeps_its_time_while_it_stays() {
+    let mut world = starting();
+    let time = |w: &World| w.set.status.clone().unwrap().conditions[0].last_transition_time.0;
+    let before = time(&world);
+    world.later(jiff::SignedDuration::from_secs(60));
+    world.say(1, MemberPhase::Initializing, |_| {});
+    world.settle();
+    assert!(ready(&world).1.contains("making the first database"), "the message moved on");
+    assert_eq!(time(&world), before, "the status did not");
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    assert_eq!(time(&world), world.now);
+}
+
+#[test]
+fn events_tell_transitions_once() {
+    let mut world = starting();
+    let before = world.set.status.clone().unwrap();
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    let after = world.set.status.clone().unwrap();
+    let reasons: Vec<String> = transitions(&before, &after).into_iter().map(|e| e.reason).collect();
+    assert_eq!(reasons, ["AllMembersAttached", "LeaderActive"]);
+    assert!(transitions(&after, &after).is_empty());
+}
+
+#[test]
+fn a_wrong_spec_is_answered_with_sentences() {
+    let mut world = starting();
+    world.set.spec.members = 0;
+    world.set.spec.storage.size.0 = "big".to_owned();
+    let wrong = crate::replica_set::validate::validate(&world.set, "agent:1").unwrap_err();
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].contains("spec.members is 0") && wrong[1].contains("give a size, like 20Gi"));
+}
