@@ -1,13 +1,26 @@
 //! What the tests on a real Kubernetes share. Each file in `tests/` proves one promise.
 //!
 //! They are `#[ignore]`d, because they need a cluster: `./test` brings one up, sets `PGCONVOY_CLUSTER` to its name and
-//! runs them with `--ignored`. By hand: `KCL_NAME=dev e2e/cluster/kcl up`, then
-//! `PGCONVOY_CLUSTER=dev cargo test -p pgconvoy-e2e -- --ignored`.
+//! runs them with `--ignored`. By hand: `images/build --profile dev`, `KCL_NAME=dev e2e/cluster/kcl up`,
+//! `KCL_NAME=dev e2e/cluster/kcl import target/images/*.oci.tar`, then
+//! `PGCONVOY_CLUSTER=dev cargo test -p pgconvoy-e2e -- --ignored --test-threads=1`.
+//!
+//! What the objects, events and logs of a failed test's namespace said lies below `PGCONVOY_LOGS` afterwards (default: a
+//! directory in the system's temporary one); with `PGCONVOY_KEEP` set the namespace itself is kept, too.
+
+mod client;
+mod evidence;
+mod set;
+
+pub use client::{Client, Door, Tally};
+pub use set::Set;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A running cluster of `e2e/cluster/kcl`.
 #[derive(Debug, Clone)]
@@ -117,6 +130,37 @@ impl Cluster {
         Ok(())
     }
 
+    /// Installs the custom resources and the operator as the README says for plain kubectl, and waits for it. Done again,
+    /// it changes nothing.
+    ///
+    /// # Errors
+    /// When the API server refuses an object, or the operator is not there after a while.
+    pub fn install_operator(&self) -> anyhow::Result<()> {
+        self.install_crds()?;
+        self.kubectl(&["apply", "-f", &manifest()?], "")?;
+        let rollout = ["rollout", "status", "deployment/pgconvoy-operator", "--timeout=100s"];
+        self.kubectl(&[&["-n", OPERATOR_NAMESPACE], &rollout[..]].concat(), "")?;
+        Ok(())
+    }
+
+    /// Takes the operator away again; the custom resources stay.
+    ///
+    /// # Errors
+    /// When it is not gone after a while.
+    pub fn uninstall_operator(&self) -> anyhow::Result<()> {
+        self.kubectl(&["delete", "-f", &manifest()?, "--timeout=100s"], "")?;
+        Ok(())
+    }
+
+    /// What `kubectl get <args> -o json` says.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`], and when it is not JSON.
+    pub fn get(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let text = self.kubectl(&[&["get"], args, &["-o", "json"]].concat(), "")?;
+        serde_json::from_str(&text).with_context(|| format!("kubectl get {} printed no JSON", args.join(" ")))
+    }
+
     /// A namespace that is deleted when the guard is dropped. `purpose` begins its name.
     ///
     /// # Errors
@@ -153,10 +197,71 @@ impl Namespace {
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<String> {
         self.cluster.kubectl(&[&["-n", &self.name], args].concat(), stdin)
     }
+
+    /// What `kubectl -n <namespace> get <args> -o json` says.
+    ///
+    /// # Errors
+    /// As [`Cluster::get`].
+    pub fn get(&self, args: &[&str]) -> anyhow::Result<Value> {
+        self.cluster.get(&[&["-n", &self.name], args].concat())
+    }
+
+    /// Applies a file of the repository's `examples/`, as the README says. It gives one set, `name`.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub fn example(&self, file: &str, name: &str) -> anyhow::Result<Set<'_>> {
+        let path = root().join("examples").join(file);
+        self.kubectl(&["apply", "-f", path.to_str().context("the repository's path is no text")?], "")?;
+        Ok(Set { namespace: self, name: name.to_owned() })
+    }
+
+    /// The cluster that it is in.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+/// Where the operator is installed.
+pub const OPERATOR_NAMESPACE: &str = "pgconvoy-system";
+
+/// The operator for those who have no Helm.
+fn manifest() -> anyhow::Result<String> {
+    root().join("deploy/pgconvoy.yaml").to_str().map(str::to_owned).context("the repository's path is no text")
+}
+
+/// Looks twice a second until `look` gives something. `what` is what is waited for, in words.
+///
+/// # Errors
+/// When nothing came `within` that time, with what `look` said last; an error of `look` is taken for "not yet".
+pub fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + within;
+    loop {
+        let seen = look();
+        if let Ok(Some(found)) = seen {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            let why = seen.err().map(|e| format!(": {e:#}")).unwrap_or_default();
+            bail!("{what}: not within {} s{why}", within.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            evidence::keep(&self.cluster, &self.name);
+            if std::env::var_os("PGCONVOY_KEEP").is_some() {
+                eprintln!("namespace {} is kept", self.name);
+                return;
+            }
+        }
         // Nothing can be done about a failure here; the cluster goes away with the test run.
         drop(self.cluster.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], ""));
     }

@@ -1,0 +1,57 @@
+//! What a failed test leaves behind for people.
+
+use crate::{Cluster, OPERATOR_NAMESPACE};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Writes objects, events and logs of `namespace`, and the operator's logs, into a directory of its own and says where.
+/// What cannot be had is left out: this runs when something is wrong already.
+pub(crate) fn keep(cluster: &Cluster, namespace: &str) {
+    let folder = std::env::var_os("PGCONVOY_LOGS")
+        .map_or_else(|| std::env::temp_dir().join("pgconvoy-e2e"), PathBuf::from)
+        .join(namespace);
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        eprintln!("what {namespace} looked like is lost, {} cannot be made: {error}", folder.display());
+        return;
+    }
+    let write = |file: &str, args: &[&str]| write(cluster, &folder, file, args);
+    // No Secrets.
+    let kinds = "pgreplicasets,pgterms,leases,endpointslices,pods,persistentvolumeclaims,services,configmaps";
+    write("objects.yaml", &["-n", namespace, "get", kinds, "-o", "yaml"]);
+    write("overview.txt", &["-n", namespace, "get", kinds, "-o", "wide"]);
+    write("events.txt", &["-n", namespace, "get", "events", "--sort-by=.metadata.creationTimestamp"]);
+    write("describe.txt", &["-n", namespace, "describe", "pods"]);
+    for place in [namespace, OPERATOR_NAMESPACE] {
+        for (pod, container) in containers(cluster, place) {
+            let logs = ["-n", place, "logs", "--tail=5000", "--timestamps", &pod, "-c", &container];
+            write(&format!("{pod}.{container}.log"), &logs);
+            write(&format!("{pod}.{container}.previous.log"), &[&logs[..], &["--previous"]].concat());
+        }
+    }
+    eprintln!("what {namespace} looked like: {}", folder.display());
+}
+
+fn write(cluster: &Cluster, folder: &Path, file: &str, args: &[&str]) {
+    if let Ok(output) = cluster.try_kubectl(args, "")
+        && output.ok
+        && let Err(error) = std::fs::write(folder.join(file), output.stdout)
+    {
+        eprintln!("cannot write {file}: {error}");
+    }
+}
+
+/// Every container of every pod of `namespace`.
+fn containers(cluster: &Cluster, namespace: &str) -> Vec<(String, String)> {
+    let pods = cluster.get(&["-n", namespace, "pods"]).unwrap_or_default();
+    let mut found = vec![];
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        for list in ["initContainers", "containers"] {
+            for container in pod["spec"][list].as_array().into_iter().flatten() {
+                if let (Value::String(pod), Value::String(container)) = (&pod["metadata"]["name"], &container["name"]) {
+                    found.push((pod.clone(), container.clone()));
+                }
+            }
+        }
+    }
+    found
+}
