@@ -188,8 +188,8 @@ pub(super) async fn call<T>(
             Err(ApplyError::Stale { kind, name: name.to_owned() })
         }
         // "Too many requests" and errors of the server itself pass: no refusal.
-        Ok(Err(source @ kube::Error::Api(ref status))) if status.code < 500 && status.code != 429 => {
-            Err(ApplyError::Refused { verb, kind, name: name.to_owned(), source })
+        Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
+            Err(ApplyError::Refused { verb, kind, name: name.to_owned(), source: kube::Error::Api(status) })
         }
         Ok(Err(source)) => Err(ApplyError::Unreachable { verb, kind, name: name.to_owned(), source }),
     }
