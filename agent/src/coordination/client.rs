@@ -36,13 +36,18 @@ impl Clients {
     /// # Errors
     /// When there is neither, or what is there cannot be read.
     pub async fn connect() -> Result<Self, ClientError> {
-        let mut config = if std::env::var_os("KUBECONFIG").is_some() {
+        let config = if std::env::var_os("KUBECONFIG").is_some() {
             Config::from_kubeconfig(&KubeConfigOptions::default())
                 .await
                 .map_err(|e| ClientError::NoConfiguration(chain(&e)))?
         } else {
             Config::incluster().map_err(|e| ClientError::NoConfiguration(chain(&e)))?
         };
+        Self::with(config)
+    }
+
+    /// Clients for what this configuration names.
+    pub(super) fn with(mut config: Config) -> Result<Self, ClientError> {
         // A write that a middle layer sends again seconds later is worse than an error now.
         config.default_retry = false;
         Ok(Self { coordination: client(&config)?, general: client(&config)? })

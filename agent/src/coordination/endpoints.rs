@@ -103,7 +103,8 @@ impl Publisher {
         };
         let slice = match call(&format!("reading EndpointSlice {name}"), self.api.get(name)).await {
             Ok(slice) => slice,
-            Err(ApiError::Missing { .. }) if !must_exist => return true,
+            // An operator that made none gave no permission for it either.
+            Err(ApiError::Missing { .. } | ApiError::Refused { .. }) if !must_exist => return true,
             Err(error) => return failed(&error),
         };
         match merge(slice, service, wanted, pods, self.port, &self.namespace) {

@@ -171,3 +171,26 @@ fn event(me: &Identity, note: &Note, now: Timestamp) -> Event {
         ..Event::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(message: &str) -> Note {
+        Note { about: About::Pod, warning: true, reason: "Reason".into(), message: message.into() }
+    }
+
+    #[test]
+    fn the_same_words_are_said_once_in_ten_minutes() {
+        let mut recent = Recent::default();
+        let start = Instant::now();
+        assert!(recent.is_new(&note("a"), start));
+        assert!(!recent.is_new(&note("a"), start + Duration::from_secs(599)));
+        assert!(recent.is_new(&note("b"), start));
+        assert!(recent.is_new(&note("a"), start + Duration::from_secs(601)));
+        for n in 0..1_000 {
+            recent.is_new(&note(&n.to_string()), start);
+        }
+        assert_eq!(recent.0.len(), RECENT, "what is remembered is bounded");
+    }
+}

