@@ -9,12 +9,7 @@ use super::parameters::quoted;
 use crate::settings::{Identity, PostgresSettings};
 use pgconvoy_crds::pod;
 use pgconvoy_terms::{Epoch, MemberName, Rule, Tag};
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    net::IpAddr,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write, net::IpAddr, path::Path};
 
 /// The list of a server that must not acknowledge anything should it ever become writable. Never empty: whether commits
 /// wait at all is a flag that only the checkpointer sets, and it may be late.

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::bootstrap;
 use pgconvoy_ha::{Data, Permission, Want, WantKind};
-use pgconvoy_supervisor::{clock::Boottime, protocol::{ErrorCode, Permit}};
+use pgconvoy_supervisor::{
+    clock::Boottime,
+    protocol::{ErrorCode, Permit},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
@@ -22,6 +25,21 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// How soon to look again at something that is under way.
 const SOON: Duration = Duration::from_millis(30);
+
+/// A want that was reached.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// What people should know all the same.
+    pub(crate) remark: Option<String>,
+    /// When to look again, if nothing rings before.
+    pub(crate) again: Duration,
+}
+
+impl Default for Reached {
+    fn default() -> Self {
+        Self { remark: None, again: RECHECK }
+    }
+}
 
 /// Runs until nobody wants anything any more.
 pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
@@ -43,10 +61,10 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
             outcome = Box::pin(converge(&postgres, &now)) => outcome,
         };
         let pause = match outcome {
-            Ok(remark) => {
+            Ok(Reached { remark, again }) => {
                 back_off = BACK_OFF;
                 reached(&postgres, &now, remark);
-                RECHECK
+                again
             }
             Err(Error::NotYet(why)) => {
                 missed(&postgres, why);
@@ -132,39 +150,37 @@ async fn hold_volume(postgres: &Postgres) -> volume::Lock {
     }
 }
 
-/// Brings everything in line with `want`, as far as it goes now. Returns what people should know all the same.
-async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Option<String>, Error> {
+/// Brings everything in line with `want`, as far as it goes now.
+async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Reached, Error> {
     match &want.kind {
         WantKind::Fenced => {
             postgres.fence().await?;
             // Not a reason to fail: it is down.
             drop(look_at_volume(postgres).await);
-            return Ok(None);
+            return Ok(Reached::default());
         }
         WantKind::Stopped => {
             postgres.stop().await?;
             drop(look_at_volume(postgres).await);
-            return Ok(None);
+            return Ok(Reached::default());
         }
         _ => {}
     }
     look_at_volume(postgres).await?;
-    if let Ok(Running::Primary { epoch, .. }) = postgres.look().await
-        && epoch.parse::<pgconvoy_terms::Epoch>().is_err()
-    {
-        tracing::error!("killing PostgreSQL: it was made writable outside of any epoch");
-        postgres.fence().await?;
-        return Err(Error::NotYet("PostgreSQL was made writable by somebody else and was killed".into()));
+    if postgres.rogue.swap(false, std::sync::atomic::Ordering::Relaxed) {
+        kill_rogue(postgres).await?;
     }
     if want.kind == WantKind::Keep {
-        return Ok(None);
+        return Ok(Reached::default());
     }
     postgres.settle_configuration().await?;
     match &want.kind {
-        WantKind::Keep | WantKind::Fenced | WantKind::Stopped => Ok(None),
-        WantKind::Found { incarnation } => bootstrap::found(postgres, incarnation).await.map(|()| None),
+        WantKind::Keep | WantKind::Fenced | WantKind::Stopped => Ok(Reached::default()),
+        WantKind::Found { incarnation } => {
+            bootstrap::found(postgres, incarnation).await.map(|()| Reached::default())
+        }
         WantKind::Clone { incarnation, from, slot: _, replace } => {
-            bootstrap::clone(postgres, incarnation, from, *replace).await.map(|()| None)
+            bootstrap::clone(postgres, incarnation, from, *replace).await.map(|()| Reached::default())
         }
         kind => {
             match postgres.facts.known().data {
@@ -173,13 +189,24 @@ async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Option<String
                 _ => return Err(Error::Unfit("there is no data that PostgreSQL could run on".into())),
             }
             match kind {
-                WantKind::Detached => postgres.detach().await.map(|_| None),
+                WantKind::Detached => postgres.detach().await.map(|_| Reached::default()),
                 WantKind::Follow { leader, epoch, tag, slot } => postgres.follow(leader, epoch, tag, slot).await,
                 WantKind::Lead { epoch, rule, gate } => postgres.lead(epoch, rule, *gate).await,
-                _ => Ok(None),
+                _ => Ok(Reached::default()),
             }
         }
     }
+}
+
+/// Kills a server that somebody else made writable.
+async fn kill_rogue(postgres: &Postgres) -> Result<(), Error> {
+    if let Running::Primary { epoch, .. } = postgres.look().await?
+        && epoch.parse::<pgconvoy_terms::Epoch>().is_err()
+    {
+        tracing::error!("killing PostgreSQL: it was made writable outside of any epoch");
+        postgres.fence().await?;
+    }
+    Ok(())
 }
 
 /// Finds out what is on the volume, once.
@@ -261,9 +288,7 @@ async fn renew(
 fn matters(told: Permission, now: Permission, clock: Boottime) -> bool {
     match (supervisor::permit(told), supervisor::permit(now)) {
         (Permit::Forever, Permit::Forever) => false,
-        (Permit::Until(told), Permit::Until(now)) => {
-            now < told || told.remaining(clock) * 3 < now.remaining(clock) * 2
-        }
+        (Permit::Until(told), Permit::Until(now)) => now < told || told.remaining(clock) * 3 < now.remaining(clock) * 2,
         _ => true,
     }
 }

@@ -112,13 +112,7 @@ impl std::fmt::Debug for DriverHandle {
 impl DriverHandle {
     /// [`pgconvoy_ha::Effect::Admit`]: looks whether the follower's log is a part of ours and makes its slot. `from` goes
     /// into the answer.
-    pub async fn admit(
-        &self,
-        epoch: Epoch,
-        member: MemberId,
-        position: Option<Position>,
-        from: MemberName,
-    ) -> Answer {
+    pub async fn admit(&self, epoch: Epoch, member: MemberId, position: Option<Position>, from: MemberName) -> Answer {
         match timeout(ADMISSION, Box::pin(self.postgres.admit(&epoch, &member, position, from))).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => {
@@ -171,6 +165,7 @@ pub fn spawn(config: DriverConfig, inputs: Inputs, outputs: Outputs) -> io::Resu
         settings: inputs.settings,
         addresses: inputs.addresses,
         kept: Default::default(),
+        rogue: Default::default(),
         admitting: tokio::sync::Mutex::new(()),
     });
     let alarm = Arc::new(Notify::new());

@@ -13,13 +13,16 @@ use pgconvoy_terms::{Epoch, Lsn, TimelineId};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// How often it is looked when nothing rings.
 const EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked while PostgreSQL starts or stops.
 const EVERY_BUSY: Duration = Duration::from_millis(50);
+/// How long the stream may be silent before its leader counts as not heard. An idle receiver asks for a sign after half
+/// of `wal_receiver_timeout`, so this must be more than 2.5 s.
+const LIVE: Duration = Duration::from_millis(3_500);
 /// How near a follower must be to count as caught up, in bytes, or in milliseconds of lag.
 const NEAR: u64 = 16 << 20;
 
@@ -30,12 +33,14 @@ pub(crate) struct Observer {
     /// Rings the driver: what is seen must not be.
     pub(crate) alarm: Arc<Notify>,
     session: Option<Session>,
+    /// The time of the leader's last message, as the server says it, and when that was seen to change.
+    last_message: Option<(String, Instant)>,
     fork: Option<(TimelineId, Option<(TimelineId, Lsn)>)>,
 }
 
 impl Observer {
     pub(crate) fn new(postgres: Arc<Postgres>, local: watch::Sender<Option<Local>>, alarm: Arc<Notify>) -> Self {
-        Self { postgres, local, alarm, session: None, fork: None }
+        Self { postgres, local, alarm, session: None, last_message: None, fork: None }
     }
 
     /// Never ends.
@@ -99,18 +104,21 @@ impl Observer {
             None => self.postgres.session().await?,
         };
         let sql = "SELECT pg_is_in_recovery(), current_setting('pgconvoy.following', true), \
-                   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver')";
+                   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'), \
+                   (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver WHERE status = 'streaming')";
         let row = session.row(DOING, sql).await?;
         let receiving = row.get::<u32>(2, DOING)? > 0;
         let server = if row.flag(0) {
             let following = row.text(1).and_then(|t| t.parse::<Epoch>().ok());
             let position = known.position.filter(|_| following.is_none() && !receiving && epoch == STANDBY);
-            Server::Standby { following, receiving, position }
+            let live = following.is_some() && self.hears(row.text(3));
+            Server::Standby { following, receiving, live, position }
         } else {
             match epoch.parse::<Epoch>() {
                 Ok(epoch) => self.primary(&session, known, epoch).await?,
                 Err(_) => {
                     tracing::error!("PostgreSQL was made writable by somebody else; it must be killed");
+                    self.postgres.rogue.store(true, std::sync::atomic::Ordering::Relaxed);
                     self.alarm.notify_one();
                     Server::Busy
                 }
@@ -118,6 +126,22 @@ impl Observer {
         };
         self.session = Some(session);
         Ok(server)
+    }
+
+    /// Whether the leader's PostgreSQL says anything on the stream. What counts is that the time it names changes, by
+    /// this process's own clock; the wall clock it is taken from may step.
+    fn hears(&mut self, message: Option<&str>) -> bool {
+        let Some(message) = message else {
+            self.last_message = None;
+            return false;
+        };
+        match &self.last_message {
+            Some((last, since)) if last == message => since.elapsed() < LIVE,
+            _ => {
+                self.last_message = Some((message.to_owned(), Instant::now()));
+                true
+            }
+        }
     }
 
     async fn primary(&mut self, session: &Session, known: &Known, epoch: Epoch) -> Result<Server, Error> {

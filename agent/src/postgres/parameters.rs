@@ -105,8 +105,20 @@ pub(crate) fn quoted(value: &str) -> String {
 pub(crate) fn check_hba(lines: &[String]) -> Result<(), String> {
     const KINDS: [&str; 6] = ["local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
     const METHODS: [&str; 14] = [
-        "trust", "reject", "scram-sha-256", "md5", "password", "gss", "sspi", "ident", "peer", "ldap", "radius", "cert",
-        "pam", "bsd",
+        "trust",
+        "reject",
+        "scram-sha-256",
+        "md5",
+        "password",
+        "gss",
+        "sspi",
+        "ident",
+        "peer",
+        "ldap",
+        "radius",
+        "cert",
+        "pam",
+        "bsd",
     ];
     for line in lines {
         let bad = |what: &str| Err(format!("the hba line {line:?} {what}"));
@@ -171,7 +183,13 @@ mod tests {
     #[test]
     fn hba_lines() {
         let ok = |l: &str| check_hba(&[l.to_owned()]);
-        for line in ["hostssl all all 10.0.0.0/8 scram-sha-256", "host a b 10.0.0.0 255.0.0.0 md5", "", "# c", "local all all peer map=x"] {
+        for line in [
+            "hostssl all all 10.0.0.0/8 scram-sha-256",
+            "host a b 10.0.0.0 255.0.0.0 md5",
+            "",
+            "# c",
+            "local all all peer map=x",
+        ] {
             assert_eq!(ok(line), Ok(()), "{line}");
         }
         for line in ["hostssl all all", "hosts all all all md5", "host all all all nonsense", "local all all\nhost x"] {

@@ -119,9 +119,8 @@ fn tail(text: &str) -> String {
 fn reasons(text: &str, conf: &Path) -> String {
     let mut said: Vec<String> = Vec::new();
     for line in text.lines() {
-        let Some((_, message)) = ["LOG:  ", "FATAL:  ", "ERROR:  ", "DETAIL:  ", "HINT:  "]
-            .iter()
-            .find_map(|label| line.split_once(label))
+        let Some((_, message)) =
+            ["LOG:  ", "FATAL:  ", "ERROR:  ", "DETAIL:  ", "HINT:  "].iter().find_map(|label| line.split_once(label))
         else {
             continue;
         };

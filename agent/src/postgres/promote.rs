@@ -2,6 +2,7 @@
 
 use super::{
     Error,
+    driver::Reached,
     configuration::{NOBODY, Role},
     server::{FILES, Postgres, Running, STANDBY, Start},
     sql::{AGENT, BARRIER, Session},
@@ -9,7 +10,7 @@ use super::{
 };
 use pgconvoy_supervisor::protocol::Signal;
 use pgconvoy_terms::{Epoch, Rule};
-use std::{fs::File, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long the promotion may take. PostgreSQL first replays what it has received.
@@ -20,35 +21,56 @@ const SESSIONS: Duration = Duration::from_secs(5);
 impl Postgres {
     /// Makes the server writable for `epoch` if it is not, then puts `rule` in force, commits the epoch's row, and lets
     /// clients in if they are wanted.
-    pub(crate) async fn lead(&self, epoch: &Epoch, rule: &Rule, gate: bool) -> Result<Option<String>, Error> {
+    pub(crate) async fn lead(
+        self: &Arc<Self>,
+        epoch: &Epoch,
+        rule: &Rule,
+        gate: bool,
+    ) -> Result<Reached, Error> {
         let session = self.writable(epoch, rule).await?;
-        let row = session.row("reading the gate", "SELECT current_setting('pgconvoy.gate', true)").await?;
+        let sql = "SELECT current_setting('synchronous_standby_names'), current_setting('pgconvoy.gate', true)";
+        let row = session.row("reading the rule and the gate in force", sql).await?;
+        let list = row.text(0).unwrap_or_default().to_owned();
         // It is opened behind the barrier only, so after a restart of the agent an open gate says that it was passed.
-        let open = row.text(0) == Some("open");
-        if open && self.facts.known().barrier.as_ref() != Some(epoch) {
+        let open = row.text(1) == Some("open");
+        let known = self.facts.known();
+        if open && (known.barrier.as_ref() != Some(epoch) || !known.gate) {
             self.facts.set(|k| {
                 k.barrier = Some(epoch.clone());
                 k.gate = true;
             });
         }
+        if open && !gate {
+            self.facts.set(|k| k.gate = false);
+        }
         // While the rule changes the gate stays as it is.
-        self.put_in_force(&session, rule, open && gate).await?;
+        self.put_in_force(&session, rule, &list, open && gate).await?;
         if self.facts.known().barrier.as_ref() != Some(epoch) {
             self.prepare_schema().await?;
             self.commit_barrier(epoch).await?;
             self.facts.set(|k| k.barrier = Some(epoch.clone()));
+            self.checkpoint_behind(epoch);
         }
         self.provision(epoch).await?;
-        if self.facts.known().gate && !gate {
-            self.facts.set(|k| k.gate = false);
-        }
-        self.apply(&Role::leading(rule, gate)).await?;
-        if self.facts.known().gate != gate {
-            tracing::info!(open = gate, "the gate for clients is set");
-            self.facts.set(|k| k.gate = gate);
+        if gate && !open {
+            self.apply(&Role::leading(rule, true), &session).await?;
+            tracing::info!("clients are let in");
+            self.facts.set(|k| k.gate = true);
         }
         self.drop_strangers(&session, rule).await?;
-        Ok(None)
+        Ok(Reached::default())
+    }
+
+    /// A checkpoint beside everything else: before it a restart would go back to the old timeline's, and 15's pg_rewind
+    /// sees no difference.
+    fn checkpoint_behind(self: &Arc<Self>, epoch: &Epoch) {
+        let (postgres, epoch) = (self.clone(), epoch.clone());
+        tokio::spawn(async move {
+            match postgres.checkpoint().await {
+                Ok(()) => tracing::info!(%epoch, "the epoch's first checkpoint is done"),
+                Err(e) => tracing::warn!(%epoch, error = %e, "the epoch's first checkpoint failed"),
+            }
+        });
     }
 
     /// A session of a server that is writable for `epoch`.
@@ -97,7 +119,7 @@ impl Postgres {
         if role.acknowledge.is_empty() {
             role.acknowledge = NOBODY.into();
         }
-        self.apply(&role).await?;
+        self.apply(&role, &session).await?;
         let live = self.live_list().await?;
         if live != role.acknowledge {
             return Err(Error::Answer {

@@ -17,8 +17,7 @@ impl Postgres {
             let file = |name: &str| -> Result<Vec<u8>, Error> { Ok(disk::read(&tls.join(name))?.unwrap_or_default()) };
             Ok((file(pod::tls::CA)?, file(pod::tls::REPLICATION_CERT)?, file(pod::tls::REPLICATION_KEY)?))
         };
-        let (ca, certificate, key) =
-            self.disk.run("reading the certificates", super::server::FILES, read).await?;
+        let (ca, certificate, key) = self.disk.run("reading the certificates", super::server::FILES, read).await?;
         let target = wire::Target::Tcp {
             addr: SocketAddr::new(address, self.config.identity.postgres_port),
             server_name: member.to_string(),

@@ -41,26 +41,31 @@ struct Done {
 }
 
 impl Postgres {
-    /// Puts `rule` in force, or waits for the followers that it needs.
-    pub(crate) async fn put_in_force(&self, session: &Session, rule: &Rule, gate: bool) -> Result<(), Error> {
+    /// Puts `rule` in force, or waits for the followers that it needs. `session` is new, and shows the list `before`.
+    pub(crate) async fn put_in_force(
+        &self,
+        session: &Session,
+        rule: &Rule,
+        before: &str,
+        gate: bool,
+    ) -> Result<(), Error> {
         let role = Role::leading(rule, gate);
         let letter = RuleInForce { followers: rule.followers.clone(), acknowledgements: rule.acknowledgements };
         let goal = Some((rule.epoch.clone(), letter));
         let list = configuration::names(rule);
-        let before = self.live_list().await?;
         if before == list && self.facts.known().in_force == goal {
-            return self.apply(&role).await;
+            return self.apply(&role, session).await;
         }
         let done = self.done(session, rule, &list).await?;
         if before == list && self.already_done(&done).await? {
             tracing::info!(list, "the rule was put in force by an earlier agent");
-            self.apply(&role).await?;
+            self.apply(&role, session).await?;
             self.facts.set(|k| k.in_force = goal);
             return Ok(());
         }
         self.facts.set(|k| k.in_force = None);
         self.forget_done().await?;
-        self.apply(&role).await?;
+        self.apply(&role, session).await?;
         let live = self.live_list().await?;
         if live != list {
             return Err(Error::Answer {

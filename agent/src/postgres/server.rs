@@ -70,6 +70,8 @@ pub(crate) struct Postgres {
     pub(crate) settings: watch::Receiver<PostgresSettings>,
     pub(crate) addresses: watch::Receiver<Addresses>,
     pub(crate) kept: Mutex<Kept>,
+    /// The observer has seen a server that is writable outside of any epoch.
+    pub(crate) rogue: std::sync::atomic::AtomicBool,
     /// One admission at a time.
     pub(crate) admitting: tokio::sync::Mutex<()>,
 }
@@ -91,6 +93,8 @@ pub(crate) struct Kept {
     pub(crate) application: Option<u64>,
     /// The epoch whose leader's duties were done: checkpoint, roles.
     pub(crate) provisioned: Option<Epoch>,
+    /// Since when it should receive and does not.
+    pub(crate) dry_since: Option<Instant>,
 }
 
 impl Postgres {
@@ -116,7 +120,21 @@ impl Postgres {
 
     /// A session in the database `postgres`. A new one each time: it shows what the postmaster has read.
     pub(crate) async fn session(&self) -> Result<Session, Error> {
+        if let Some(status) = self.pid_file_status().await
+            && status != "ready"
+        {
+            // Without connecting: that would be a line of complaint in the log for every try.
+            return Err(Error::NotYet(format!("PostgreSQL does not take connections yet ({status})")));
+        }
         Session::open(&self.address()).await
+    }
+
+    /// What the postmaster says of itself in its pid file; none if that cannot be told.
+    async fn pid_file_status(&self) -> Option<String> {
+        let path = self.paths().pgdata.join("postmaster.pid");
+        let read = self.disk.run("reading the pid file", Duration::from_secs(1), move || disk::read(&path)).await;
+        let text = String::from_utf8(read.ok()??).ok()?;
+        text.lines().nth(7).map(|status| status.trim().to_owned())
     }
 
     /// Looks what runs.
@@ -174,7 +192,11 @@ impl Postgres {
     /// Starts it, and returns when it takes connections. Nothing may run.
     pub(crate) async fn start(&self, how: Start<'_>) -> Result<(), Error> {
         self.facts.forget_server();
-        let floors = self.floors().await?;
+        let floors = match &how {
+            Start::Standby => self.floors().await?,
+            // No log was written with other limits than initdb's, which mean nothing.
+            Start::Founder(..) => BTreeMap::new(),
+        };
         self.kept().floors = floors;
         let role = match &how {
             Start::Standby => Role::detached(),
@@ -183,7 +205,9 @@ impl Postgres {
         let files = self.files(&role).await?;
         let (paths, founder, port) =
             (self.paths().clone(), matches!(how, Start::Founder(..)), self.config.identity.postgres_port);
-        self.disk.run("preparing the start of PostgreSQL", FILES, move || prepare(&paths, founder, port, &files)).await?;
+        self.disk
+            .run("preparing the start of PostgreSQL", FILES, move || prepare(&paths, founder, port, &files))
+            .await?;
         let epoch = match how {
             Start::Standby => STANDBY.to_owned(),
             Start::Founder(epoch, _) => epoch.to_string(),
@@ -289,10 +313,11 @@ impl Postgres {
         Ok((major, user))
     }
 
-    /// Puts the configuration of a role in force, and returns when a new session shows it.
-    pub(crate) async fn apply(&self, role: &Role) -> Result<(), Error> {
+    /// Puts the configuration of a role in force, and returns when a new session shows it. `fresh`: a session that was
+    /// opened since this was called last.
+    pub(crate) async fn apply(&self, role: &Role, fresh: &Session) -> Result<(), Error> {
         let files = self.files(role).await?;
-        if self.shows(&files).await? {
+        if shows(fresh, &files).await? {
             return Ok(());
         }
         let paths = self.paths().clone();
@@ -306,9 +331,8 @@ impl Postgres {
                 Ok(old)
             })
             .await?;
-        let session = self.session().await?;
         let sql = "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1";
-        if let Some(row) = session.rows("checking the hba lines", sql).await?.first() {
+        if let Some(row) = fresh.rows("checking the hba lines", sql).await?.first() {
             // Before the reload nobody has read it; a start would fail with it.
             let path = self.paths().pgdata.join("pg_hba.conf");
             let old = old_hba.unwrap_or_default();
@@ -320,20 +344,16 @@ impl Postgres {
         }
         self.supervisor.signal(Signal::Hup).await?;
         let begun = Instant::now();
-        while !self.shows(&files).await? {
+        loop {
+            let session = self.session().await?;
+            if shows(&session, &files).await? {
+                return self.report_pending(&session).await;
+            }
             if begun.elapsed() > RELOAD {
                 return Err(self.reload_failed(&session).await);
             }
             sleep(Duration::from_millis(5)).await;
         }
-        self.report_pending(&session).await
-    }
-
-    /// Whether a new session shows these files.
-    async fn shows(&self, files: &Files) -> Result<bool, Error> {
-        let sql = "SELECT current_setting('pgconvoy.configuration', true)";
-        let row = self.session().await?.row("reading the configuration in force", sql).await?;
-        Ok(row.text(0) == Some(files.fingerprint.as_str()))
     }
 
     async fn reload_failed(&self, session: &Session) -> Error {
@@ -356,6 +376,13 @@ impl Postgres {
         self.report.send_if_modified(|r| std::mem::replace(&mut r.pending_restart, names.clone()) != names);
         Ok(())
     }
+}
+
+/// Whether a session shows these files. It proves something if it is younger than the last change to them.
+async fn shows(session: &Session, files: &Files) -> Result<bool, Error> {
+    let sql = "SELECT current_setting('pgconvoy.configuration', true)";
+    let row = session.row("reading the configuration in force", sql).await?;
+    Ok(row.text(0) == Some(files.fingerprint.as_str()))
 }
 
 fn volume_size(volume: &std::path::Path) -> u64 {

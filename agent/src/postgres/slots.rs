@@ -7,7 +7,9 @@ use super::{
     timelines::{self, Relation},
 };
 use pgconvoy_ha::Answer;
-use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, Tag, TimelineId};
+use pgconvoy_terms::{
+    Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SegmentName, Tag, TimelineId,
+};
 
 /// A slot of ours, taken apart: `m<ordinal>_<incarnation>_e<number>_<4 of the epoch's id>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +70,8 @@ impl Postgres {
         }
     }
 
-    /// Looks whether this follower's log is a part of ours, and makes its slot.
+    /// Looks whether this follower's log is a part of ours, and makes its slot. A follower whose next log is gone here is
+    /// answered as one whose log has left ours at 0/0: it needs a copy, too.
     pub(crate) async fn admit(
         &self,
         epoch: &Epoch,
@@ -125,11 +128,35 @@ impl Postgres {
                 tracing::info!(%member, slot, "made a replication slot");
             }
         }
+        if let Some(position) = position
+            && !self.has_log_from(&session, position.end, flushed).await?
+        {
+            tracing::info!(%member, %position, "the log that a follower needs next is gone here: it needs a copy");
+            self.drop_slot(&session, &slot).await;
+            return Ok(Answer::Diverged { timeline: position.timeline, fork: Lsn(0) });
+        }
         // Another incarnation's data is gone, and an earlier epoch's slot has been inherited.
         for old in slots.iter().filter(|s| s.parsed.ordinal == member.name.ordinal() && s.name != slot && !s.active) {
             self.drop_slot(&session, &old.name).await;
         }
         Ok(Answer::Admitted { slot, from })
+    }
+
+    /// Whether the segment that holds `position` is still there, on whatever timeline. The slot is made before this is
+    /// asked, so it stays.
+    async fn has_log_from(&self, session: &Session, position: Lsn, flushed: Lsn) -> Result<bool, Error> {
+        const DOING: &str = "looking for the log that a follower needs";
+        let size = "SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'";
+        let size: u64 = session.row(DOING, size).await?.get(0, DOING)?;
+        let segment = SegmentName::holding(TimelineId(1), position, size.max(1));
+        if flushed <= segment.start(size) {
+            // Nothing of it is written yet.
+            return Ok(true);
+        }
+        let name = segment.to_string();
+        let number = name.get(8..).unwrap_or_default();
+        let sql = format!("SELECT 1 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{number}'");
+        Ok(!session.rows(DOING, &sql).await?.is_empty())
     }
 
     /// On a leader: the timeline it writes, and how much of it is on disk.

@@ -53,10 +53,8 @@ impl Row {
     /// A column that must be there and readable.
     pub(crate) fn get<T: FromStr>(&self, column: usize, doing: &'static str) -> Result<T, Error> {
         let text = self.text(column);
-        text.and_then(|t| t.parse().ok()).ok_or_else(|| Error::Answer {
-            doing,
-            what: format!("column {} is {text:?}", column + 1),
-        })
+        text.and_then(|t| t.parse().ok())
+            .ok_or_else(|| Error::Answer { doing, what: format!("column {} is {text:?}", column + 1) })
     }
 
     /// A column that may be NULL, and must be readable otherwise.
@@ -72,12 +70,7 @@ impl Session {
     }
 
     /// A session in `database`, called `name`, whose statements may take `limit`.
-    pub(crate) async fn open_as(
-        address: &Address,
-        database: &str,
-        name: &str,
-        limit: Duration,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn open_as(address: &Address, database: &str, name: &str, limit: Duration) -> Result<Self, Error> {
         const DOING: &str = "connecting";
         let mut config = tokio_postgres::Config::new();
         // Whatever the user's settings are for everybody, for us they are these.

@@ -3,6 +3,7 @@
 use super::{
     Error,
     configuration::{Role, Source},
+    driver::Reached,
     server::{Postgres, Running, STANDBY, Start},
     sql::Session,
 };
@@ -76,11 +77,11 @@ impl Postgres {
         let session = self.standby().await?;
         if let Some(position) = self.facts.known().position {
             // Established for this very server, and its configuration was not touched since.
-            self.apply(&Role::detached()).await?;
+            self.apply(&Role::detached(), &session).await?;
             return Ok((session, position));
         }
         self.facts.set(|k| k.gate = false);
-        self.apply(&Role::detached()).await?;
+        self.apply(&Role::detached(), &session).await?;
         self.unpause(&session).await?;
         if !self.silence(&session).await? {
             tracing::warn!("the startup process does not answer; killing PostgreSQL, so that it receives nothing more");
@@ -185,14 +186,14 @@ impl Postgres {
         Ok(false)
     }
 
-    /// Follows a leader. Returns what people should know when it is set to, but does not stream.
+    /// Sets it to follow a leader; whether it streams is told by [`pgconvoy_ha::Local`] and by the remark.
     pub(crate) async fn follow(
         &self,
         leader: &MemberName,
         epoch: &Epoch,
         tag: &Tag,
         slot: &str,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Reached, Error> {
         let Some(address) = self.addresses.borrow().get(leader).copied() else {
             return Err(Error::NotYet(format!("the address of {leader} is not known yet")));
         };
@@ -202,34 +203,40 @@ impl Postgres {
         if self.facts.known().position.is_some() {
             self.facts.set(|k| k.position = None);
         }
-        self.apply(&Role::following(source.clone())).await?;
+        self.apply(&Role::following(source.clone()), &session).await?;
         self.unpause(&session).await?;
-        let begun = Instant::now();
-        loop {
-            let sql = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'";
-            if !session.rows("looking at the WAL receiver", sql).await?.is_empty() {
-                self.drop_own_slots(&session).await?;
-                return Ok(None);
-            }
-            if begun.elapsed() > STREAM {
-                return Ok(Some(self.why_no_stream(&source).await));
-            }
-            sleep(Duration::from_millis(20)).await;
+        let sql = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+        if !session.rows("looking at the WAL receiver", sql).await?.is_empty() {
+            self.kept().dry_since = None;
+            self.drop_own_slots(&session).await?;
+            return Ok(Reached::default());
         }
+        let since = *self.kept().dry_since.get_or_insert_with(Instant::now);
+        let remark = if since.elapsed() < STREAM {
+            format!("connecting to {leader}")
+        } else {
+            self.why_no_stream(&source).await
+        };
+        Ok(Reached { remark: Some(remark), again: Duration::from_millis(300) })
     }
 
     /// Connects as the receiver would, to say what stands in its way.
     async fn why_no_stream(&self, source: &Source) -> String {
         let leader = &source.leader;
         let attempt = async {
-            let mut client = wire::Client::connect(&self.replication(leader, source.address).await?).await?;
+            let mut config = self.replication(leader, source.address).await?;
+            config.connect_timeout = STREAM;
+            config.command_timeout = STREAM;
+            let mut client = wire::Client::connect(&config).await?;
             let slot = client.read_slot(&source.slot).await?;
             drop(client.close().await);
             Ok::<_, Error>(slot)
         };
         match attempt.await {
             Err(e) => format!("nothing is received from {leader}: {e}"),
-            Ok(None) => format!("nothing is received from {leader}: it has no replication slot {} for this member", source.slot),
+            Ok(None) => {
+                format!("nothing is received from {leader}: it has no replication slot {} for this member", source.slot)
+            }
             Ok(Some(slot)) if slot.restart_lsn.is_none() => {
                 format!("nothing is received from {leader}: its replication slot {} keeps no log any more", source.slot)
             }

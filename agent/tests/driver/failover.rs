@@ -183,3 +183,43 @@ async fn the_permission_is_renewed_while_the_agent_lives_and_ends_without_it() {
     // A leader whose epoch is not wanted any more does not get a follower's permission: see the fence.
     one.detached().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_somebody_else_promotes_is_killed() {
+    let Some(set) = Set::new() else { return };
+    let one = set.founded().await;
+    let two = set.follower(2, &one, &epoch(1)).await;
+    two.value("SELECT pg_promote(false)").await;
+    // It comes back as a standby, on a timeline of its own; that is no part of the leader's log.
+    let begun = Instant::now();
+    two.wait_value("SELECT pg_is_in_recovery() AND pg_postmaster_start_time() > now() - interval '20 s'", "t").await;
+    two.until("a standby", |l| matches!(l.server, Server::Standby { .. })).await;
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let log = fs::read_to_string(two.path("log")).unwrap();
+    assert!(log.contains("fenc"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_that_is_gone_needs_a_copy() {
+    let Some(set) = Set::new() else { return };
+    let one = set.founded().await;
+    let two = set.member(2).await;
+    let end = lsn(&one, "SELECT pg_current_wal_flush_lsn()").await;
+    let position = Position { timeline: TimelineId(1), end };
+    one.admitted(&epoch(1), &two, Some(position)).await;
+    one.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+    one.value("ALTER SYSTEM SET wal_keep_size = 0").await;
+    one.value("ALTER SYSTEM SET min_wal_size = '32MB'").await;
+    one.value("SELECT pg_reload_conf()").await;
+    let there = format!("SELECT count(*) FROM pg_ls_waldir() WHERE name = '{}'", one.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await);
+    let begun = Instant::now();
+    while one.value(&there).await != "0" {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        for sql in ["CREATE TABLE IF NOT EXISTS junk (x int)", "INSERT INTO junk VALUES (1)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+            one.value(sql).await;
+        }
+    }
+    let answer = one.driver.handle.admit(epoch(1), two.id(), Some(position), one.name.clone()).await;
+    assert_eq!(answer, Answer::Diverged { timeline: TimelineId(1), fork: Lsn(0) });
+    assert_eq!(one.value("SELECT count(*) FROM pg_replication_slots").await, "0");
+}
