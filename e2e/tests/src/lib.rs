@@ -10,6 +10,7 @@
 
 mod client;
 mod evidence;
+mod load;
 mod set;
 
 pub use client::{Client, Door, Tally};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
 use pgconvoy_e2e::{Client, Cluster, Door, Namespace, OPERATOR_NAMESPACE, Set, eventually};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -265,54 +265,6 @@ fn a_deleted_leader_pod_loses_no_acknowledged_write() {
     println!("measured: leader pod deleted: {} acknowledged, {} refused, 0 lost", tally.acknowledged, tally.failed);
 }
 
-/// What is written by operators and agents, if anything: not nodes' own things, not pods' status.
-const OURS: [&str; 14] = [
-    "configmaps",
-    "endpoints",
-    "endpointslices",
-    "events",
-    "persistentvolumeclaims",
-    "pgreplicasets",
-    "pgterms",
-    "poddisruptionbudgets",
-    "pods",
-    "rolebindings",
-    "roles",
-    "secrets",
-    "serviceaccounts",
-    "services",
-];
-
-/// Writes that the API server has served so far, by verb and resource, of what is [`OURS`].
-fn writes(cluster: &Cluster) -> BTreeMap<String, f64> {
-    let metrics = cluster.kubectl(&["get", "--raw", "/metrics"], "").unwrap();
-    let mut sums = BTreeMap::new();
-    for line in metrics.lines().filter_map(|l| l.strip_prefix("apiserver_request_total{")) {
-        let (labels, value) = line.rsplit_once("} ").unwrap();
-        let label = |name: &str| {
-            let (_, rest) = labels.split_once(&format!("{name}=\"")).unwrap();
-            rest.split_once('"').unwrap().0
-        };
-        let resource = label(",resource");
-        // The status of ours is ours; that of a pod is the kubelet's.
-        let ours = OURS.contains(&resource) && (label("subresource").is_empty() || resource.starts_with("pg"));
-        if ours && ["POST", "PUT", "PATCH", "APPLY", "DELETE"].contains(&label("verb")) {
-            *sums.entry(format!("{} {resource}", label("verb"))).or_default() += value.parse::<f64>().unwrap();
-        }
-    }
-    sums
-}
-
-/// How often Leases of this namespace are written in a minute.
-fn lease_writes(cluster: &Cluster, namespace: &str) -> usize {
-    let watch = ["-n", namespace, "get", "leases", "--watch", "--no-headers", "--request-timeout=60s"];
-    let seen = cluster.try_kubectl(&watch, "").unwrap();
-    let listed = cluster.get(&["-n", namespace, "leases"]).unwrap();
-    let there = listed["items"].as_array().unwrap().len();
-    assert!(there > 0, "no Lease in {namespace}: {}", seen.stderr);
-    seen.stdout.lines().count().saturating_sub(there)
-}
-
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn an_idle_set_writes_nothing_but_its_lease() {
@@ -330,13 +282,13 @@ fn an_idle_set_writes_nothing_but_its_lease() {
     std::thread::sleep(Duration::from_secs(20));
 
     let begin = Instant::now();
-    let before = writes(cluster);
+    let before = cluster.writes().unwrap();
     let (lease, operator) = std::thread::scope(|threads| {
-        let lease = threads.spawn(|| lease_writes(cluster, &namespace.name));
-        let operator = threads.spawn(|| lease_writes(cluster, OPERATOR_NAMESPACE));
+        let lease = threads.spawn(|| cluster.lease_writes_in_a_minute(&namespace.name).unwrap());
+        let operator = threads.spawn(|| cluster.lease_writes_in_a_minute(OPERATOR_NAMESPACE).unwrap());
         (lease.join().unwrap(), operator.join().unwrap())
     });
-    let after = writes(cluster);
+    let after = cluster.writes().unwrap();
     let seconds = begin.elapsed().as_secs_f64();
     let rate = |count: usize| f64::from(u32::try_from(count).unwrap()) / 60.0;
     println!("measured: idle: {:.2} writes/s of the set's Lease, {:.2} of the operators'", rate(lease), rate(operator));
