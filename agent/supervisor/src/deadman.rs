@@ -3,7 +3,7 @@
 //! It reads two atomics, a clock and a timer descriptor. It takes no lock, allocates nothing after start, logs nothing
 //! and waits for no other thread; what it needs is locked in memory where that is allowed.
 
-use crate::namespace::Namespace;
+use crate::{namespace::Namespace, sys};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -149,6 +149,8 @@ impl DeadMan {
 
 /// The thread.
 fn watch(shared: &Shared) {
+    // Without it the thread is as late as any other on a busy machine; there is nothing to be done about it here.
+    sys::hurry();
     let mut pause: u8 = 1;
     loop {
         let generation = shared.generation.load(Ordering::Acquire);

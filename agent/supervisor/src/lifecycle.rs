@@ -7,7 +7,7 @@ use nix::{
 };
 use pgconvoy_supervisor::{
     clock::Boottime,
-    protocol::{ErrorCode, Event, Exit, Message, Refusal, Response},
+    protocol::{ErrorCode, Event, Exit, Message, Permit, Refusal, Response},
 };
 use std::time::Duration;
 
@@ -116,7 +116,14 @@ impl Server {
 
     /// Moves on whatever is under way.
     pub(crate) fn advance(&mut self, now: Boottime) {
-        if self.fence.is_none() && self.deadman.fired().is_some() {
+        if self.fence.is_none()
+            && let Some(fired) = self.deadman.fired()
+        {
+            let late = match self.deadman.permitted() {
+                Some(Permit::Until(at)) => fired.0.saturating_sub(at.0),
+                _ => 0,
+            };
+            log::warn("the permission has run out", &[("late_ms", &late)]);
             self.begin_fence("the permission has run out", None);
         }
         if self.fence.is_some() {

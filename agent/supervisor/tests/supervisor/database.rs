@@ -67,7 +67,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn open(container: &Container) -> io::Result<Self> {
         let stream = UnixStream::connect(container.path(".s.PGSQL.5432"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         let reader = BufReader::new(stream.try_clone()?);
         let mut session = Self { stream, reader };
         let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
