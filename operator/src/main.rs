@@ -2,6 +2,6 @@
 
 use clap::Parser;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     pgconvoy_operator::run::run(pgconvoy_operator::run::Cli::parse())
 }

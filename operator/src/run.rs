@@ -15,11 +15,15 @@ use kube::runtime::{Config as ControllerConfig, applier, controller};
 use pgconvoy_crds::names::MANAGER_OPERATOR;
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+/// Threads. One is enough for the work; the second keeps renewing the lease while a long list is parsed. As many as the
+/// machine has cores would cost memory on big machines.
+const THREADS: usize = 2;
 /// How many sets are reconciled at once.
 const AT_ONCE: u16 = 16;
 /// Changes of one set that come within this time are looked at together.
@@ -72,16 +76,27 @@ enum LogFormat {
     Text,
 }
 
-/// Runs the operator.
-///
-/// # Errors
-/// When it cannot start, or must end because it no longer leads.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+/// Runs the operator until it is told to end, or must: a failure is one when it cannot start or no longer leads.
+pub fn run(cli: Cli) -> ExitCode {
     let Command::Run(run) = cli.command;
     start_log(run.log);
+    match run_to_the_end(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_to_the_end(run: Run) -> anyhow::Result<()> {
     // Two TLS providers in one process panic at first use: choose before anything is built.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("no runtime")?;
     let result = runtime.block_on(operate(run));
     // Requests that are still under way must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -117,10 +132,11 @@ async fn operate(run: Run) -> anyhow::Result<()> {
         _ = term.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    if result.is_ok() {
-        tracing::info!("told to end");
-    }
+    let told = Instant::now();
     election.release().await;
+    if result.is_ok() {
+        tracing::info!(took_ms = told.elapsed().as_millis(), "told to end; the lease is given back");
+    }
     result
 }
 

@@ -59,15 +59,17 @@ pub enum Problem {
         /// The last epoch known.
         epoch: i64,
     },
-    /// A kept volume of an earlier set.
+    /// Kept volumes of an earlier set.
     #[error(
-        "the volume claim {claim} holds data of an earlier replica set, so {member} is not made: delete the claim {claim} to let {member} start empty (its data is lost then); taking kept data over is not possible yet"
+        "the volume claims {} hold data of an earlier replica set, so {} will not be made: delete these claims to let the members start empty (the data is lost then), or give the set another name; taking kept data over is not possible yet",
+        list(claims),
+        list(members)
     )]
-    ForeignVolume {
-        /// The claim.
-        claim: String,
-        /// The member that it is in the way of.
-        member: MemberName,
+    ForeignVolumes {
+        /// The claims.
+        claims: Vec<String>,
+        /// The members that they are in the way of.
+        members: Vec<MemberName>,
     },
     /// An object of an earlier set, which Kubernetes is about to remove.
     #[error(
@@ -104,6 +106,10 @@ pub enum Problem {
     Refused(String),
 }
 
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl Problem {
     /// The reason in conditions and events.
     pub fn reason(&self) -> &'static str {
@@ -112,7 +118,7 @@ impl Problem {
             Problem::ForeignTerm { .. } => operator_reasons::FOREIGN_TERM,
             Problem::TermUnreadable { .. } => operator_reasons::TERM_UNREADABLE,
             Problem::TermLost { .. } => operator_reasons::TERM_LOST,
-            Problem::ForeignVolume { .. } => reasons::FOREIGN_VOLUME,
+            Problem::ForeignVolumes { .. } => reasons::FOREIGN_VOLUME,
             Problem::InTheWay { .. } => operator_reasons::WAITING_FOR_DELETION,
             Problem::NameTaken { .. } => operator_reasons::NAME_TAKEN,
             Problem::Shrinks { .. } | Problem::Refused(_) => operator_reasons::REFUSED,

@@ -4,6 +4,7 @@ use super::index::{Index, Place};
 use super::{Dirty, Guarded, prune};
 use crate::kinds::Kind;
 use crate::replica_set::observed::Thing;
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::core::{DeserializeGuard, DynamicObject, Resource};
@@ -17,6 +18,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How many objects a page of a list holds: the memory at the peak, against round trips at the start.
@@ -78,7 +80,7 @@ pub fn watch_all(
     let stream = reflector::reflector(
         writer,
         watcher(scope.api::<Guarded>(client), everything())
-            .default_backoff()
+            .backoff(backoff())
             .modify(|s| s.meta_mut().managed_fields = None),
     );
     synced.missing.fetch_add(1, Ordering::AcqRel);
@@ -99,6 +101,18 @@ pub fn watch_all(
         w.start_dynamic(kind, prune::kept, tasks);
     }
     store
+}
+
+/// Between two attempts to open a watch again: jittered, so that the watches do not all come at once after an outage of
+/// the API server; short, because the world is not seen meanwhile.
+fn backoff() -> watcher::ExponentialBackoff {
+    let builder = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(400))
+        .with_max_delay(Duration::from_secs(8))
+        .with_factor(2.0)
+        .without_max_times()
+        .with_jitter();
+    builder.into()
 }
 
 fn everything() -> watcher::Config {
@@ -152,7 +166,7 @@ impl Watching<'_> {
         let (index, dirty, synced) = (self.index.clone(), self.dirty.clone(), self.synced.clone());
         synced.missing.fetch_add(1, Ordering::AcqRel);
         tasks.spawn(async move {
-            let stream = watcher(api, config).default_backoff();
+            let stream = watcher(api, config).backoff(backoff());
             follow(kind, stream, prune, &index, &dirty, &synced).await;
             kind.as_str()
         });
@@ -168,7 +182,7 @@ impl Watching<'_> {
         let api = self.scope.dynamic(self.client, kind);
         synced.missing.fetch_add(1, Ordering::AcqRel);
         tasks.spawn(async move {
-            let stream = watcher(api, ours()).default_backoff();
+            let stream = watcher(api, ours()).backoff(backoff());
             follow(kind, stream, prune, &index, &dirty, &synced).await;
             kind.as_str()
         });

@@ -214,6 +214,17 @@ impl<'a> Planner<'a> {
         true
     }
 
+    fn foreign_volume(&mut self, claim: String, member: MemberName) {
+        for problem in &mut self.plan.problems {
+            if let Problem::ForeignVolumes { claims, members } = problem {
+                claims.push(claim);
+                members.push(member);
+                return;
+            }
+        }
+        self.plan.problems.push(Problem::ForeignVolumes { claims: vec![claim], members: vec![member] });
+    }
+
     /// Sees to a member's volume. Returns whether its pod may be made.
     fn claim(&mut self, member: &MemberName) -> bool {
         let set = self.set;
@@ -223,12 +234,11 @@ impl<'a> Planner<'a> {
             return true;
         };
         if seen.set_uid.as_ref() != Some(&set.uid) {
-            let problem = if seen.meta.deleting {
-                Problem::InTheWay { kind: Kind::Claim, name }
+            if seen.meta.deleting {
+                self.plan.problems.push(Problem::InTheWay { kind: Kind::Claim, name });
             } else {
-                Problem::ForeignVolume { claim: name, member: member.clone() }
-            };
-            self.plan.problems.push(problem);
+                self.foreign_volume(name, member.clone());
+            }
             return false;
         }
         if seen.meta.deleting {

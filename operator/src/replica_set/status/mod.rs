@@ -76,7 +76,7 @@ impl<'a> View<'a> {
         let missing = plan.roster.iter().filter(|m| !attached.contains(m));
         // A volume in the way says all about its member.
         let blocked = |m: &MemberName| {
-            plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolume { member, .. } if member == m))
+            plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolumes { members, .. } if members.contains(m)))
         };
         let waiting = missing.filter(|m| !blocked(m)).map(|m| waiting_for(observed, plan, m)).collect();
         Self { set, observed, plan, attached, waiting }

@@ -152,7 +152,7 @@ fn a_kept_volume_of_an_earlier_set_stops_its_member_and_says_what_to_do() {
     assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-3"]);
     let (status, reason, message) = world.condition("Stalled");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "ForeignVolume"));
-    assert!(message.contains("delete the claim orders-2-data"), "{message}");
+    assert!(message.contains("the volume claims orders-2-data hold data of an earlier replica set"), "{message}");
     world.take(Kind::Claim, "orders-2-data");
     world.settle();
     assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3"]);
