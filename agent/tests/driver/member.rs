@@ -85,8 +85,11 @@ fn look_for_machine() -> Result<Machine, String> {
     Ok(Machine { programs, supervisor: build_supervisor(), namespaces: options })
 }
 
-/// The supervisor is another package's program: cargo makes it when it is not there or old.
+/// The supervisor is another package's program: cargo makes it when it is not there or old, unless one is named.
 fn build_supervisor() -> PathBuf {
+    if let Some(path) = std::env::var_os("PGCONVOY_TEST_SUPERVISOR") {
+        return path.into();
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--package", "pgconvoy-supervisor"])
@@ -116,6 +119,21 @@ impl Set {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let net = NET.fetch_add(1, Ordering::Relaxed);
         Some(Self { machine, authority: Authority::new(), port, net, addresses: watch::channel(Addresses::new()).0 })
+    }
+
+    /// Runs `sql` as the application over TLS; what psql says when it cannot.
+    pub(crate) fn application(&self, member: &Member, sql: &str) -> Result<String, String> {
+        let conninfo = format!(
+            "host={} port={} user=shop dbname=orders sslmode=require connect_timeout=5",
+            member.config.identity.pod_ip, self.port
+        );
+        let psql = Command::new(self.machine.programs.join("psql"))
+            .args(["-XAtc", sql, &conninfo])
+            .env("PGPASSWORD", "geheim")
+            .output()
+            .unwrap();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).trim().to_owned();
+        if psql.status.success() { Ok(text(&psql.stdout)) } else { Err(text(&psql.stderr)) }
     }
 
     pub(crate) fn address(&self, ordinal: u32) -> IpAddr {
@@ -179,9 +197,16 @@ impl Set {
         Member { name, incarnation, config, settings, addresses: self.addresses.subscribe(), driver, container, dir }
     }
 
+    /// Kills the container, and starts it anew as the kubelet does.
+    pub(crate) fn restart_container(&self, member: &mut Member) {
+        member.container.kill().unwrap();
+        member.container.wait().unwrap();
+        member.container = self.container(member.dir.path());
+    }
+
     fn container(&self, dir: &Path) -> Child {
         let socket = dir.join("run/supervisor.sock");
-        let log = fs::File::create(dir.join("log")).unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let child = Command::new("unshare")
             .args(&self.machine.namespaces)
             .arg("--mount-proc")
@@ -332,7 +357,7 @@ impl Member {
         let revision = self.want(WantKind::Detached);
         let known = |l: &Local| {
             l.applied == revision
-                && matches!(l.server, Server::Standby { following: None, receiving: false, position: Some(_) })
+                && matches!(l.server, Server::Standby { following: None, receiving: false, position: Some(_), .. })
         };
         match self.until("a known position", known).await.server {
             Server::Standby { position: Some(position), .. } => position,
@@ -389,6 +414,18 @@ impl Member {
             assert!(begun.elapsed() < PATIENCE, "{}: {sql}: {got:?} instead of {wanted}", self.name);
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The supervisor's number outside of its namespace.
+    pub(crate) fn supervisor(&self) -> i32 {
+        let unshare = self.container.id();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        children.trim().parse().unwrap()
+    }
+
+    /// Whether the container has ended.
+    pub(crate) fn container_ended(&mut self) -> bool {
+        self.container.try_wait().unwrap().is_some()
     }
 
     /// The postmaster's number outside of its namespace.
