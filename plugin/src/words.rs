@@ -62,7 +62,7 @@ mod tests {
     fn sizes_and_ages_have_one_unit() {
         let sizes: Vec<_> = [0, 1023, 1024, 1536, 10 << 20, (9 << 30) + (1 << 29), u64::MAX].map(size).into();
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10 MiB", "9.5 GiB", "16777215 TiB"]);
-        let at = |s| Timestamp::from_second(1_000_000 + s).unwrap();
+        let at = |s: i64| Timestamp::from_second(1_000_000 + s).unwrap();
         let ages: Vec<_> = [-5, 119, 120, 7200, 172_800].map(|s| age(at(s), at(0))).into();
         assert_eq!(ages, ["0s", "119s", "2m", "2h", "2d"]);
     }

@@ -20,9 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Report {
     pub(crate) namespace: String,
     pub(crate) set: String,
-    /// Whether the condition Ready holds, for the spec as it is now.
+    /// Whether the condition Ready holds, for the spec as it is now, and the PgTerm and the leader's pod bear it out.
     pub(crate) ready: bool,
     pub(crate) conditions: Vec<Told>,
+    /// How many members the spec asks for.
+    pub(crate) members_asked: i32,
     /// Who leads by the PgTerm; absent while nobody is elected.
     pub(crate) leader: Option<String>,
     pub(crate) epoch: Option<EpochSeen>,
@@ -174,10 +176,13 @@ pub(crate) fn report(objects: &Objects) -> Report {
         .collect();
     let seen_now = status.observed_generation == set.metadata.generation;
     let members = members(objects, &status.roster, &status.member_states, term);
+    // The operator may be behind, or gone: a set whose leader is not there is not ready, whatever it said before.
+    let served = term.is_some_and(|t| t.phase == Phase::Active && waiting::leader_gone(t, &members).is_none());
     Report {
         namespace: set.namespace().unwrap_or_default(),
         set: set.name_any(),
-        ready: seen_now && conditions.iter().any(|c| c.type_ == READY && c.status == "True"),
+        members_asked: set.spec.members,
+        ready: served && seen_now && conditions.iter().any(|c| c.type_ == READY && c.status == "True"),
         leader: term.and_then(|t| t.leader.as_ref()).map(|l| l.name.to_string()),
         epoch: term.map(|t| EpochSeen { number: t.epoch.number, id: t.epoch.id.to_string() }),
         phase: term.map(|t| format!("{:?}", t.phase)),

@@ -13,7 +13,10 @@ pub(super) fn screen(report: &Report, now: Timestamp) -> String {
     lines.push(String::new());
     lines.extend(facts(report));
     lines.push(String::new());
-    lines.extend(table(report, now));
+    match report.members.is_empty() {
+        true => lines.push("It has no members yet.".to_owned()),
+        false => lines.extend(table(report, now)),
+    }
     let messages = report.members.iter().flat_map(|m| m.messages.iter().map(move |text| format!("{}: {text}", m.name)));
     let mut messages: Vec<String> = messages.collect();
     if !messages.is_empty() {
@@ -31,13 +34,12 @@ fn print(lines: &[String]) -> String {
 fn head(report: &Report) -> Vec<String> {
     let title = format!("{} in {}: {}", report.set, report.namespace, if report.ready { "Ready" } else { "not Ready" });
     let Some(ready) = report.condition(READY) else { return vec![title] };
-    let mut lines = match (report.ready, ready.status == "True") {
-        (true, _) => vec![title],
-        // It was, by the spec before this one.
-        (false, true) => vec![format!("{title} yet")],
-        (false, false) => vec![format!("{title} ({})", ready.reason)],
+    let mut lines = match ready.status.as_str() {
+        "True" if report.ready => vec![title, format!("  {}", ready.message)],
+        // It was, by an earlier spec or before something happened.
+        "True" => vec![title, format!("  the operator's last word: {}", ready.message)],
+        _ => vec![format!("{title} ({})", ready.reason), format!("  {}", ready.message)],
     };
-    lines.push(format!("  {}", ready.message));
     for told in report.conditions.iter().filter(|c| c.type_ != READY && c.matters()) {
         // Ready's sentence is often the same one.
         if told.message != ready.message {
@@ -153,7 +155,7 @@ pub(super) fn summary(reports: &[Report], namespace: Option<&str>) -> String {
         let attached = report.members.iter().filter(|m| m.state == Some(pgconvoy_crds::MemberPhase::Attached)).count();
         let mut cells = vec![
             report.set.clone(),
-            if report.ready { "yes".to_owned() } else { format!("no ({attached}/{})", report.members.len()) },
+            if report.ready { "yes".to_owned() } else { format!("no ({attached}/{})", report.members_asked) },
             report.leader.clone().unwrap_or_else(dash),
             report.epoch.as_ref().map_or_else(dash, |e| e.number.to_string()),
             report.phase.clone().unwrap_or_else(dash),

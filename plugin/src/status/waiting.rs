@@ -78,7 +78,7 @@ fn of_rules(objects: &Objects, roster: &[String], term: &Term) -> Vec<String> {
     let inside: BTreeSet<String> = new.members().map(|m| m.name.to_string()).collect();
     let outside: Vec<&str> = roster.iter().filter(|m| !inside.contains(*m)).map(String::as_str).collect();
     if !outside.is_empty() {
-        said.push(format!("{} to catch up: then commits may be acknowledged by it", outside.join(", ")));
+        said.push(format!("{} to catch up and to count for commits", outside.join(", ")));
     }
     let leaving: Vec<&str> =
         inside.iter().filter(|m| !roster.is_empty() && !roster.contains(*m)).map(String::as_str).collect();
@@ -87,7 +87,10 @@ fn of_rules(objects: &Objects, roster: &[String], term: &Term) -> Vec<String> {
     }
     let asked = objects.set.spec.acknowledgements();
     if new.acknowledgements < asked {
-        said.push(format!("more followers: commits wait for {} of them, {asked} are asked for", new.acknowledgements));
+        said.push(format!(
+            "more followers in the rule: commits wait for {} acknowledgements, the spec asks for {asked}",
+            new.acknowledgements
+        ));
     }
     said
 }
@@ -115,7 +118,7 @@ pub(super) fn notes(objects: &Objects, seen: &TermSeen, members: &[Member]) -> V
 }
 
 /// A leader by the term that cannot be serving clients.
-fn leader_gone(term: &Term, members: &[Member]) -> Option<String> {
+pub(super) fn leader_gone(term: &Term, members: &[Member]) -> Option<String> {
     let leader = term.leader.as_ref().filter(|_| term.phase == Phase::Active)?.name.to_string();
     let epoch = term.epoch.number;
     match members.iter().find(|m| m.name == leader).and_then(|m| m.pod.as_ref()) {
