@@ -161,6 +161,8 @@ impl Server {
         }
         // Armed before there is anything to kill, and only a thread that answers is trusted to kill it.
         let armed = self.deadman.permit(permit).map_err(silent);
+        // The thread may have fired for the last permission until this moment, but not later.
+        let armed = armed.and_then(|()| self.not_fencing());
         let launched = armed.and_then(|()| self.launcher.start(program).map_err(no_process));
         let (pid, launch) = launched.inspect_err(|_| self.deadman.disarm())?;
         log::info("starting PostgreSQL", &[("pid", &pid), ("id", &id), ("epoch", &epoch), ("permit", &permit)]);
