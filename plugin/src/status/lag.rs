@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// Neither waits nor can be fooled by names in the database's own schemas.
 const OPTIONS: &str = "-c statement_timeout=3s -c lock_timeout=1s -c search_path=pg_catalog";
 
-const QUERY: &str = "select application_name, greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::bigint, \
+const QUERY: &str = "select application_name, greatest(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), replay_lsn), 0)::bigint, \
                      coalesce(extract(epoch from replay_lag), 0)::float8 \
                      from pg_stat_replication where replay_lsn is not null";
 
