@@ -1,7 +1,7 @@
 //! What people should know, as Kubernetes Events and in the log.
 
-use super::Metrics;
 use super::error::call;
+use super::{ApiError, Metrics};
 use crate::settings::Identity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -24,6 +24,8 @@ const QUEUE: usize = 64;
 const REPEAT: Duration = Duration::from_secs(600);
 /// How many recent events are remembered for that.
 const RECENT: usize = 64;
+/// For so long an Event is tried to be written.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The API server's limit for the text of an event.
 const NOTE_LIMIT: usize = 1024;
 
@@ -113,16 +115,33 @@ struct Writer {
 impl Writer {
     async fn run(self, mut notes: mpsc::Receiver<Note>) {
         while let Some(note) = notes.recv().await {
-            let event = event(&self.me, &note, Timestamp::now());
-            match call("writing an Event", self.api.create(&PostParams::default(), &event)).await {
-                Ok(_) => {
-                    self.metrics.events_written.inc();
-                }
-                Err(error) => {
-                    self.metrics.events_dropped.inc();
+            let written = self.write(&event(&self.me, &note, Timestamp::now())).await;
+            let counter = if written { &self.metrics.events_written } else { &self.metrics.events_dropped };
+            counter.inc();
+        }
+    }
+
+    /// What happened while the API was away is what people want to read afterwards: tried for some time. Meanwhile the
+    /// queue fills, and then loses the newest.
+    async fn write(&self, event: &Event) -> bool {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match call("writing an Event", self.api.create(&PostParams::default(), event)).await {
+                // Its name is its own: somebody else with it is an earlier attempt that had arrived.
+                Ok(_) | Err(ApiError::Conflict { .. }) => return true,
+                Err(error @ (ApiError::NoAnswer { .. } | ApiError::Unavailable { .. }))
+                    if start.elapsed() < PATIENCE =>
+                {
                     tracing::debug!("{error}");
                 }
+                Err(error) => {
+                    tracing::debug!("{error}; it is lost");
+                    return false;
+                }
             }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(Duration::from_secs(15));
         }
     }
 }

@@ -11,6 +11,7 @@ mod events;
 mod lease;
 mod metrics;
 mod pods;
+mod remembered;
 mod spec;
 mod status;
 mod term;

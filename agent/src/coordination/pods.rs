@@ -1,7 +1,7 @@
 //! Where the members' pods are: watched, and kept on the volume for the time when the API is away.
 
-use super::Metrics;
 use super::watching::{Watching, follow};
+use super::{Metrics, remembered};
 use crate::settings::{Addresses, Identity};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::ObjectMeta;
@@ -11,10 +11,9 @@ use pgconvoy_crds::names::LABEL_SET;
 use pgconvoy_terms::MemberName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -34,7 +33,6 @@ pub type Pods = BTreeMap<MemberName, Pod>;
 
 /// File in the state directory with the last known addresses.
 const FILE: &str = "peers.json";
-const FILE_VERSION: u32 = 1;
 
 /// Watches the set's pods. `addresses` and `pods` first show what the volume remembers; the last known address of a
 /// member stays while its pod is gone or has none.
@@ -154,52 +152,25 @@ impl Watch {
 
 #[derive(Serialize, Deserialize)]
 struct Remembered {
-    version: u32,
     addresses: BTreeMap<String, IpAddr>,
 }
 
-/// A hint only (TLS says who really answers): what cannot be read is forgotten.
-fn read(file: &std::path::Path) -> Addresses {
-    let text = match fs::read(file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Addresses::new(),
-        Err(why) => {
-            tracing::warn!("{} cannot be read: {why}", file.display());
-            return Addresses::new();
-        }
-    };
-    match serde_json::from_slice::<Remembered>(&text) {
-        Ok(r) if r.version == FILE_VERSION => {
-            r.addresses.into_iter().filter_map(|(m, ip)| Some((m.parse().ok()?, ip))).collect()
-        }
-        Ok(r) => {
-            tracing::warn!("{} has version {}, which this agent does not know", file.display(), r.version);
-            Addresses::new()
-        }
-        Err(why) => {
-            tracing::warn!("{} cannot be read: {why}", file.display());
-            Addresses::new()
-        }
-    }
+/// A hint only: TLS says who really answers.
+fn read(file: &Path) -> Addresses {
+    let known = remembered::read::<Remembered>(file).map(|r| r.addresses).unwrap_or_default();
+    known.into_iter().filter_map(|(m, ip)| Some((m.parse().ok()?, ip))).collect()
 }
 
-fn write(file: &std::path::Path, addresses: &Addresses) -> io::Result<()> {
-    let record =
-        Remembered { version: FILE_VERSION, addresses: addresses.iter().map(|(m, ip)| (m.to_string(), *ip)).collect() };
-    let directory = file.parent().unwrap_or_else(|| std::path::Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let temporary = file.with_extension("json.new");
-    let mut out = File::create(&temporary)?;
-    out.write_all(&serde_json::to_vec(&record)?)?;
-    out.sync_all()?;
-    fs::rename(&temporary, file)?;
-    File::open(directory)?.sync_all()
+fn write(file: &Path, addresses: &Addresses) -> io::Result<()> {
+    let addresses = addresses.iter().map(|(m, ip)| (m.to_string(), *ip)).collect();
+    remembered::write(file, &Remembered { addresses })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
 
     fn m(n: u32) -> MemberName {
         MemberName::new("orders", n)
@@ -216,7 +187,7 @@ mod tests {
         .unwrap()
     }
 
-    fn watch_in(dir: &std::path::Path) -> (Watch, watch::Receiver<Addresses>, watch::Receiver<Pods>) {
+    fn watch_in(dir: &Path) -> (Watch, watch::Receiver<Addresses>, watch::Receiver<Pods>) {
         let (addresses, a) = watch::channel(Addresses::new());
         let (pods, p) = watch::channel(Pods::new());
         let file = dir.join("state").join(FILE);

@@ -1,16 +1,19 @@
 //! The PgReplicaSet: what the user asks for, as far as an agent acts on it.
 
 use super::watching::{Watching, follow, untyped};
-use super::{About, Events, Metrics};
+use super::{About, Events, Metrics, remembered};
 use crate::settings::{Identity, PostgresSettings};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Client;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use pgconvoy_crds::{PgReplicaSet, PgReplicaSetSpec};
 use pgconvoy_ha::Spec;
 use pgconvoy_terms::MemberName;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,8 +26,15 @@ pub struct Watched {
     pub settings: PostgresSettings,
 }
 
-/// Watches the PgReplicaSet. `None` until it has been read for the first time. An object that does not parse, or that
-/// is another set of the same name, is an alarm and changes nothing.
+/// File in the state directory with the last good object.
+const FILE: &str = "spec.json";
+/// So long after the start the one on the volume is taken if the API has not answered. Short: an old spec is acted on
+/// although the new one is about to come. Long: a restart while the API is away takes as long.
+const REMEMBER: Duration = Duration::from_secs(5);
+
+/// Watches the PgReplicaSet. `None` until it has been read for the first time; when the API does not answer after a
+/// restart, the last good one is taken from the volume. An object that does not parse, or that is another set of the
+/// same name, is an alarm and changes nothing.
 pub fn watch_spec(
     client: Client,
     me: &Identity,
@@ -34,15 +44,76 @@ pub fn watch_spec(
 ) -> JoinHandle<()> {
     let api = untyped::<PgReplicaSet>(client, &me.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", me.member.set()));
-    let watching = Watch { set: me.member.set().to_owned(), set_uid: me.set_uid.clone(), watched, events };
-    tokio::spawn(follow(api, config, "the PgReplicaSet", metrics, watching))
+    let watching = Watch {
+        set: me.member.set().to_owned(),
+        set_uid: me.set_uid.clone(),
+        file: me.paths.state.join(FILE),
+        watched: watched.clone(),
+        events,
+    };
+    let fallback = watching.fallback(watched);
+    tokio::spawn(async move {
+        let watch = follow(api, config, "the PgReplicaSet", metrics, watching);
+        let remember = async {
+            tokio::time::sleep(REMEMBER).await;
+            fallback();
+        };
+        tokio::join!(watch, remember);
+    })
 }
 
 struct Watch {
     set: String,
     set_uid: String,
+    file: PathBuf,
     watched: watch::Sender<Option<Watched>>,
     events: Events,
+}
+
+impl Watch {
+    /// Takes what the volume remembers, unless something newer has come.
+    fn fallback(&self, watched: watch::Sender<Option<Watched>>) -> impl FnOnce() + Send + use<> {
+        let (set, set_uid, file) = (self.set.clone(), self.set_uid.clone(), self.file.clone());
+        move || {
+            if watched.borrow().is_some() {
+                return;
+            }
+            let Some(object) = remembered::read::<DynamicObject>(&file) else { return };
+            match read(&set, &set_uid, &object) {
+                Ok(known) => {
+                    tracing::warn!(
+                        "the API has not answered yet: generation {} of PgReplicaSet {set} is taken from the volume",
+                        known.settings.generation
+                    );
+                    watched.send_if_modified(|w| w.is_none() && w.replace(known).is_none());
+                }
+                Err(why) => tracing::warn!("{} is not used: {why}", file.display()),
+            }
+        }
+    }
+
+    /// Keeps what matters of a good object.
+    fn remember(&self, object: &DynamicObject) {
+        let slim = DynamicObject {
+            types: None,
+            metadata: ObjectMeta {
+                name: object.metadata.name.clone(),
+                uid: object.metadata.uid.clone(),
+                generation: object.metadata.generation,
+                ..ObjectMeta::default()
+            },
+            data: json!({
+                "spec": object.data.get("spec"),
+                "status": { "roster": object.data.pointer("/status/roster").cloned().unwrap_or_else(|| json!([])) },
+            }),
+        };
+        if let Err(why) = remembered::write(&self.file, &slim) {
+            tracing::warn!(
+                "the spec cannot be written to {}: {why}; a restart while the API is away would not know it",
+                self.file.display()
+            );
+        }
+    }
 }
 
 impl Watching<DynamicObject> for Watch {
@@ -50,11 +121,14 @@ impl Watching<DynamicObject> for Watch {
         match event {
             Event::InitApply(object) | Event::Apply(object) => match read(&self.set, &self.set_uid, &object) {
                 Ok(new) => {
-                    self.watched.send_if_modified(|old| {
+                    let changed = self.watched.send_if_modified(|old| {
                         let changed = old.as_ref() != Some(&new);
                         *old = Some(new);
                         changed
                     });
+                    if changed {
+                        self.remember(&object);
+                    }
                 }
                 Err(why) => self.events.warn(About::Set, "SpecUnreadable", &why),
             },
@@ -79,7 +153,7 @@ fn read(set: &str, set_uid: &str, object: &DynamicObject) -> Result<Watched, Str
         format!("the spec of PgReplicaSet {set} is not understood by this agent ({e}); the last one stays in force")
     })?;
     // Of the status only the roster matters, so only that must parse.
-    let roster = part("status").get("roster").cloned().unwrap_or_else(|| serde_json::json!([]));
+    let roster = part("status").get("roster").cloned().unwrap_or_else(|| json!([]));
     let roster: Vec<MemberName> = serde_json::from_value::<Vec<String>>(roster)
         .map_err(|e| e.to_string())
         .and_then(|names| names.iter().map(|n| n.parse::<MemberName>().map_err(|e| e.to_string())).collect())
@@ -152,7 +226,7 @@ fn bytes(quantity: &Quantity) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
     use std::collections::BTreeSet;
 
     fn object(spec: Value, status: Value) -> DynamicObject {

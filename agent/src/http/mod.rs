@@ -1,22 +1,32 @@
 //! Probes and metrics over plain HTTP.
 
 use crate::clock;
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+/// So many connections may be open at once; more wait in the kernel's queue. Anybody in the cluster can open some.
+const CONNECTIONS: usize = 64;
+/// How long a connection may wait for its next request.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long a connection may last.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Pause when no connection can be accepted (out of file descriptors).
+const CANNOT_ACCEPT: Duration = Duration::from_millis(100);
 /// The main loop steps at least every 500 ms; silent for so long, it hangs. Short: a stalled machine gets its agents
 /// restarted on top. Long: a hanging agent stays as long.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -50,43 +60,91 @@ pub async fn serve(
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::new(Shared { stepped, ready, registry }));
-    let task = tokio::spawn(async move {
-        if let Err(why) = axum::serve(listener, router).await {
-            tracing::error!("probes are no longer answered: {why}");
+    let shared = Arc::new(Shared { stepped, ready, registry });
+    Ok((address, tokio::spawn(accept(listener, shared))))
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    connection(stream, shared).await;
+                    drop(slot);
+                });
+            }
+            Err(why) => {
+                tracing::debug!("no connection of a probe can be accepted: {why}");
+                tokio::time::sleep(CANNOT_ACCEPT).await;
+            }
         }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(shared.answer(&request)) }
     });
-    Ok((address, task))
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), service);
+    // Its end, good or bad, concerns only who asked.
+    let _ = tokio::time::timeout(LONGEST, served).await;
 }
 
-async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
-    let silent = clock::now().since(pgconvoy_ha::Instant(shared.stepped.load(Ordering::Relaxed)));
-    if u128::from(silent) < ALIVE.as_millis() {
-        return "the agent is alive\n".into_response();
+impl Shared {
+    fn answer<B>(&self, request: &hyper::Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "there is only something to get\n".to_owned());
+        }
+        match request.uri().path() {
+            "/healthz" => self.health(),
+            "/readyz" => self.readiness(),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "there is nothing at this path\n".to_owned()),
+        }
     }
-    let why = format!("the agent's main loop has not stepped for {} s\n", silent / 1000);
-    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        let silent = clock::now().since(pgconvoy_ha::Instant(self.stepped.load(Ordering::Relaxed)));
+        if u128::from(silent) < ALIVE.as_millis() {
+            return text(StatusCode::OK, "the agent is alive\n".to_owned());
+        }
+        let why = format!("the agent's main loop has not stepped for {} s\n", silent / 1000);
+        text(StatusCode::SERVICE_UNAVAILABLE, why)
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let Ready { ready, why } = self.ready.borrow().clone();
+        if ready {
+            return text(StatusCode::OK, "this member is attached\n".to_owned());
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut all = String::new();
+        if let Err(why) = encode(&mut all, &self.registry) {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {why}\n"));
+        }
+        of_type("application/openmetrics-text; version=1.0.0; charset=utf-8", StatusCode::OK, all)
+    }
 }
 
-async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let Ready { ready, why } = shared.ready.borrow().clone();
-    if ready {
-        return "this member is attached\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    of_type("text/plain; charset=utf-8", status, text)
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = String::new();
-    if let Err(why) = encode(&mut text, &shared.registry) {
-        return (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {why}\n")).into_response();
-    }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+fn of_type(kind: &'static str, status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
 #[cfg(test)]

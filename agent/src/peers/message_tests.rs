@@ -86,7 +86,8 @@ fn every_answer_arrives_as_it_was_given() {
 #[test]
 fn version_1_stays_as_it_is() {
     let vouch = Ask::Vouch { epoch: Epoch { number: 3, id: id(0) }, nonce: 5, quorate: false };
-    let text = r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3.aaaaaaaaaaaaa","nonce":5,"quorate":false}}}"#;
+    let text =
+        r#"{"version":1,"setUid":"5f0c1a4e","ask":{"vouch":{"epoch":"3.aaaaaaaaaaaaa","nonce":5,"quorate":false}}}"#;
     assert_eq!(String::from_utf8(write_ask(UID, &vouch)).unwrap(), text);
     let text = r#"{"version":1,"setUid":"5f0c1a4e","answer":{"diverged":{"timeline":4,"fork":"0/4D"}}}"#;
     let diverged = Answer::Diverged { timeline: TimelineId(4), fork: Lsn(77) };
