@@ -5,6 +5,8 @@
 
 mod copy;
 mod found;
+mod rewind;
 
 pub(crate) use copy::clone;
 pub(crate) use found::found;
+pub(crate) use rewind::rewind;

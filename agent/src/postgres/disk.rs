@@ -60,24 +60,36 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Puts a file there as a whole, or leaves the old one: written beside it, fsynced, renamed, directory fsynced.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let written = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         fs::rename(&beside, path)
     };
-    written().map_err(Error::disk("write", path))?;
+    written().map_err(Error::disk("write", path))
+}
+
+/// Puts a file there as a whole, or leaves the old one: written beside it, fsynced, renamed, directory fsynced.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace(path, bytes, true)?;
     sync_parent(path)
 }
 
 /// As [`write`], unless the file holds exactly this already.
 pub(crate) fn write_if_other(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if read(path)?.as_deref() == Some(bytes) { Ok(()) } else { write(path, bytes) }
+}
+
+/// Puts a file there as a whole for every reader, but not for a crash of the machine: for what is written anew, or
+/// distrusted, after one. A failover does not wait for a slow disk then.
+pub(crate) fn show(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if read(path)?.as_deref() == Some(bytes) { Ok(()) } else { replace(path, bytes, false) }
 }
 
 /// Removes a file that may be there; durable.

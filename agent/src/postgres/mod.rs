@@ -35,7 +35,7 @@ pub(crate) use volume::Marker;
 pub(crate) mod making {
     //! Beginning and ending a new data directory.
     pub(crate) use super::disk::sync_filesystem;
-    pub(crate) use super::volume::{begin, finish};
+    pub(crate) use super::volume::{begin, begin_in_place, finish};
 }
 
 use crate::settings::{Addresses, Identity, PostgresReport, PostgresSettings};

@@ -2,8 +2,8 @@
 
 use super::{
     Error,
-    driver::Reached,
     configuration::{NOBODY, Role},
+    driver::Reached,
     server::{FILES, Postgres, Running, STANDBY, Start},
     sql::{AGENT, BARRIER, Session},
     supervisor, timelines,
@@ -21,12 +21,7 @@ const SESSIONS: Duration = Duration::from_secs(5);
 impl Postgres {
     /// Makes the server writable for `epoch` if it is not, then puts `rule` in force, commits the epoch's row, and lets
     /// clients in if they are wanted.
-    pub(crate) async fn lead(
-        self: &Arc<Self>,
-        epoch: &Epoch,
-        rule: &Rule,
-        gate: bool,
-    ) -> Result<Reached, Error> {
+    pub(crate) async fn lead(self: &Arc<Self>, epoch: &Epoch, rule: &Rule, gate: bool) -> Result<Reached, Error> {
         let session = self.writable(epoch, rule).await?;
         let sql = "SELECT current_setting('synchronous_standby_names'), current_setting('pgconvoy.gate', true)";
         let row = session.row("reading the rule and the gate in force", sql).await?;
@@ -46,17 +41,21 @@ impl Postgres {
         // While the rule changes the gate stays as it is.
         self.put_in_force(&session, rule, &list, open && gate).await?;
         if self.facts.known().barrier.as_ref() != Some(epoch) {
-            self.prepare_schema().await?;
-            self.commit_barrier(epoch).await?;
+            self.prepare_schema(&session).await?;
+            self.commit_barrier(&session, epoch).await?;
             self.facts.set(|k| k.barrier = Some(epoch.clone()));
             self.checkpoint_behind(epoch);
         }
-        self.provision(epoch).await?;
+        // What a first leader makes, a later one already has: its clients need not wait for it.
+        if epoch.number == 1 {
+            self.provision(epoch).await?;
+        }
         if gate && !open {
             self.apply(&Role::leading(rule, true), &session).await?;
             tracing::info!("clients are let in");
             self.facts.set(|k| k.gate = true);
         }
+        self.provision(epoch).await?;
         self.drop_strangers(&session, rule).await?;
         Ok(Reached::default())
     }
@@ -157,10 +156,7 @@ impl Postgres {
     async fn promote(&self, session: Session, epoch: &Epoch) -> Result<Session, Error> {
         self.facts.set(|k| k.position = None);
         let path = self.paths().pgdata.join("promote");
-        let touch = move || {
-            let made = File::create(&path).and_then(|f| f.sync_all());
-            made.map_err(Error::disk("make", &path))
-        };
+        let touch = move || File::create(&path).map(drop).map_err(Error::disk("make", &path));
         self.disk.run("asking for the promotion", FILES, touch).await?;
         self.supervisor.signal(Signal::Usr1).await?;
         let begun = Instant::now();
@@ -196,10 +192,9 @@ impl Postgres {
     }
 
     /// Commits the epoch's row, waiting for the rule; every try writes anew, so every try waits anew.
-    async fn commit_barrier(&self, epoch: &Epoch) -> Result<(), Error> {
+    async fn commit_barrier(&self, session: &Session, epoch: &Epoch) -> Result<(), Error> {
         // A server-side time-out does not reach a commit that waits for followers; ours ends the waiting here.
         const WAIT: Duration = Duration::from_secs(10);
-        let session = self.session().await?;
         // An earlier try may still wait there; its row is the same as ours.
         let end = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{BARRIER}' \

@@ -32,7 +32,11 @@ impl Postgres {
     }
 
     /// Makes the table of epochs.
-    pub(crate) async fn prepare_schema(&self) -> Result<(), Error> {
+    pub(crate) async fn prepare_schema(&self, session: &Session) -> Result<(), Error> {
+        let there = "SELECT to_regclass('pgconvoy.epoch') IS NOT NULL";
+        if session.row("looking for the table of epochs", there).await?.flag(0) {
+            return Ok(());
+        }
         let session = self.local_session("postgres").await?;
         let sql = "CREATE SCHEMA IF NOT EXISTS pgconvoy; \
                    CREATE TABLE IF NOT EXISTS pgconvoy.epoch (\

@@ -31,7 +31,8 @@ const FOLLOWERS: Duration = Duration::from_secs(5);
 /// A WAL sender: a process id alone may be used again.
 type Sender = (i32, String);
 
-/// What is kept on disk so that a new agent need not do it all again.
+/// What is kept on disk so that a new agent need not do it all again. It names the server by its start, so it means
+/// nothing after a crash of the machine.
 #[derive(serde::Serialize, serde::Deserialize, PartialEq, Eq)]
 struct Done {
     epoch: String,
@@ -181,7 +182,7 @@ impl Postgres {
     async fn remember_done(&self, done: &Done) -> Result<(), Error> {
         let path = self.done_path();
         let bytes = serde_json::to_vec(done).map_err(|e| Error::disk("encode", &path)(e.into()))?;
-        self.disk.run("remembering which rule is in force", FILES, move || disk::write(&path, &bytes)).await
+        self.disk.run("remembering which rule is in force", FILES, move || disk::show(&path, &bytes)).await
     }
 }
 

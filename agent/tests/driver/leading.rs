@@ -53,7 +53,8 @@ async fn followers_join_and_leave_the_rule_while_clients_write() {
     let first = rule(&epoch(1), &one, &[&two], 1);
     one.reach(WantKind::Lead { epoch: epoch(1), rule: first, gate: true }).await;
     one.value("CREATE TABLE w (at timestamptz DEFAULT clock_timestamp())").await;
-    let senders = "SELECT string_agg(application_name || pid || backend_start, ' ' ORDER BY 1) FROM pg_stat_replication";
+    let senders =
+        "SELECT string_agg(application_name || pid || backend_start, ' ' ORDER BY 1) FROM pg_stat_replication";
     let writing = std::sync::atomic::AtomicBool::new(true);
     let slowest = async {
         let mut slowest = Duration::ZERO;
@@ -71,7 +72,9 @@ async fn followers_join_and_leave_the_rule_while_clients_write() {
             let letter = RuleInForce { followers: next.followers.clone(), acknowledgements: 1 };
             let revision = one.want(WantKind::Lead { epoch: epoch(1), rule: next, gate: true });
             let local = one.until("the next rule", |l| l.applied == revision).await;
-            let Server::Primary { in_force: Some(in_force), gate: true, .. } = local.server else { panic!("{local:?}") };
+            let Server::Primary { in_force: Some(in_force), gate: true, .. } = local.server else {
+                panic!("{local:?}")
+            };
             assert_eq!(in_force, letter);
             let after = one.value(senders).await;
             for old in before.split(' ').filter(|s| s.starts_with('m')) {
@@ -99,7 +102,11 @@ async fn one_write(member: &crate::member::Member) {
 async fn clients_come_in_by_the_gate_only() {
     let Some(set) = Set::new() else { return };
     let mut one = set.founded().await;
-    assert_eq!(set.application(&one, "CREATE TABLE a (x int); SELECT 1").as_deref(), Ok("1"), "TLS, password, ownership");
+    assert_eq!(
+        set.application(&one, "CREATE TABLE a (x int); SELECT 1").as_deref(),
+        Ok("1"),
+        "TLS, password, ownership"
+    );
     let alone = rule(&epoch(1), &one, &[], 0);
     one.reach(WantKind::Lead { epoch: epoch(1), rule: alone.clone(), gate: false }).await;
     assert!(set.application(&one, "SELECT 1").unwrap_err().contains("no pg_hba.conf entry"));
@@ -122,10 +129,11 @@ async fn clients_come_in_by_the_gate_only() {
     let alone = rule(&epoch(2), &two, &[], 0);
     let begun = Instant::now();
     two.reach(WantKind::Lead { epoch: epoch(2), rule: alone, gate: true }).await;
-    writeln!(std::io::stderr(), "driver: from wanting to lead until clients are let in: {:?}", begun.elapsed()).unwrap();
+    writeln!(std::io::stderr(), "driver: from wanting to lead until clients are let in: {:?}", begun.elapsed())
+        .unwrap();
     assert!(client.simple_query("SELECT 1").await.is_err());
     drop(connection.await);
-    assert_eq!(set.application(&two, "INSERT INTO a VALUES (1) RETURNING x").as_deref(), Ok("1\nINSERT 0 1"));
+    assert_eq!(set.application(&two, "INSERT INTO a VALUES (1) RETURNING x").as_deref(), Ok("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,4 +180,27 @@ async fn a_copy_that_is_cut_off_is_begun_again() {
     let local = two.until("the copy", Streams::good).await;
     assert_eq!(local.server, Server::Down);
     assert_eq!(two.driver.report.borrow().clone_progress, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_says_why_it_receives_nothing() {
+    let Some(set) = Set::new() else { return };
+    let mut one = set.founded().await;
+    let mut two = set.follower(2, &one, &epoch(1)).await;
+    one.reach(WantKind::Stopped).await;
+    two.until("the silence", |l| l.problem.as_ref().is_some_and(|p| p.contains("cannot connect to PostgreSQL at t-1")))
+        .await;
+    assert!(matches!(&two.local().unwrap().server, Server::Standby { following: Some(e), .. } if *e == epoch(1)));
+    // The slot of another epoch is not there.
+    let alone = rule(&epoch(2), &one, &[], 0);
+    one.detached().await;
+    one.reach(WantKind::Lead { epoch: epoch(2), rule: alone, gate: true }).await;
+    let tag = pgconvoy_terms::Tag::new(&two.id(), &epoch(2));
+    let slot = tag.slot();
+    two.reach(WantKind::Follow { leader: one.name.clone(), epoch: epoch(2), tag, slot }).await;
+    two.until("the reason", |l| l.problem.as_ref().is_some_and(|p| p.contains("it has no replication slot"))).await;
+    let position = two.detached().await;
+    one.admitted(&epoch(2), &two, Some(position)).await;
+    two.follow(&one, &epoch(2)).await;
+    two.until("no problem", |l| l.problem.is_none()).await;
 }

@@ -128,7 +128,7 @@ impl Set {
             member.config.identity.pod_ip, self.port
         );
         let psql = Command::new(self.machine.programs.join("psql"))
-            .args(["-XAtc", sql, &conninfo])
+            .args(["-qXAtc", sql, &conninfo])
             .env("PGPASSWORD", "geheim")
             .output()
             .unwrap();

@@ -1,0 +1,77 @@
+//! Going back to where this member's log left the leader's, by `pg_rewind` over mutual TLS.
+//!
+//! The data keeps its name: up to the fork it is what it was, and what lay beyond was never acknowledged under a quorum.
+
+use crate::postgres::{Error, FILES, Marker, Postgres, making};
+use pgconvoy_crds::pod;
+use pgconvoy_ha::Data;
+use pgconvoy_terms::MemberName;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+/// For finding out what would be done.
+const LOOKING: Duration = Duration::from_secs(120);
+/// For doing it: what differs is copied.
+const DOING: Duration = Duration::from_secs(3600);
+
+/// Rewinds this member's data to the log of `leader`. Nothing runs afterwards.
+pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(), Error> {
+    let Data::Good { incarnation, system } = postgres.facts.known().data else {
+        return Err(Error::Unfit("a rewind needs whole data; what is here is to be copied anew".into()));
+    };
+    let Some(address) = postgres.addresses.borrow().get(leader).copied() else {
+        return Err(Error::NotYet(format!("the address of {leader} is not known yet")));
+    };
+    // Killed rather than stopped: an old leader must write nothing more, and pg_rewind recovers by itself.
+    postgres.fence().await?;
+    let paths = postgres.paths().clone();
+    let source = source(&paths.tls, leader, &address.to_string(), postgres.config.identity.postgres_port);
+    let arguments = |dry: bool| -> Vec<OsString> {
+        let mut list: Vec<OsString> = vec!["--target-pgdata".into(), paths.pgdata.clone().into()];
+        list.extend(["--source-server".into(), source.clone().into(), "--no-sync".into()]);
+        if dry {
+            list.push("--dry-run".into());
+        }
+        list
+    };
+    // What can fail without harm fails here: the connection, missing log, a wrong source.
+    let said = postgres.programs.output("pg_rewind", arguments(true), LOOKING).await?;
+    tracing::info!(%leader, said = said.trim(), "rewinding");
+    // From the first changed block on, the data is neither what it was nor what it is to be.
+    let begin = {
+        let paths = paths.clone();
+        move || making::begin_in_place(&paths)
+    };
+    postgres.disk.run("marking the data as being rewound", FILES, begin).await?;
+    postgres.facts.set(|k| {
+        k.data = Data::HalfMade;
+        k.problem = None;
+    });
+    postgres.programs.output("pg_rewind", arguments(false), DOING).await?;
+    // The leader's own mark came along with its other files.
+    let marker = Marker { set_uid: postgres.config.identity.set_uid.clone(), incarnation, fresh: false };
+    let volume = paths.volume.clone();
+    let sync = move || making::sync_filesystem(&volume);
+    postgres.disk.run("writing the rewound data to disk", DOING, sync).await?;
+    let finish = move || making::finish(&paths, &marker);
+    postgres.disk.run("marking the data as rewound", FILES, finish).await?;
+    postgres.look_at_volume_again().await?;
+    match postgres.facts.known().data {
+        Data::Good { system: now, .. } if now == system => Ok(()),
+        other => Err(Error::Unfit(format!("after the rewind the data is not what it was: {other:?}"))),
+    }
+}
+
+/// How `pg_rewind`, which runs in PostgreSQL's container, connects: by name and certificate, never by address alone.
+fn source(tls: &Path, leader: &MemberName, address: &str, port: u16) -> String {
+    let file = |name: &str| tls.join(name).display().to_string();
+    format!(
+        "host={leader} hostaddr={address} port={port} user={} dbname=postgres sslmode=verify-full sslrootcert={} \
+         sslcert={} sslkey={} connect_timeout=5 application_name=pgconvoy_rewind",
+        pod::REPLICATION_ROLE,
+        file(pod::tls::CA),
+        file(pod::tls::REPLICATION_CERT),
+        file(pod::tls::REPLICATION_KEY),
+    )
+}
