@@ -3,6 +3,7 @@
 //! The connection is read on the runtime; everything that touches the disk happens on a blocking thread at the other end
 //! of a short queue, so a slow disk slows the server down and nobody else.
 
+mod flush;
 mod manifest;
 mod unpack;
 mod untar;

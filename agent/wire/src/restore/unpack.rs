@@ -1,13 +1,13 @@
 //! The part of a restore that touches the disk. It runs on a thread of its own.
 
 use super::{
+    flush::Flusher,
     manifest::{Manifest, Received},
     untar::{Sink, Untar},
 };
 use crate::error::Error;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -22,8 +22,10 @@ use std::{
 use tar::Header;
 use tokio::sync::mpsc::Receiver;
 
-/// After how many bytes of a file the kernel is told to begin writing, so that the flush at the end finds little left.
-const WRITE_BACK: u64 = 8 << 20;
+/// After how many bytes of a file they are handed to the [`Flusher`].
+const WRITE_BACK: u64 = 32 << 20;
+/// Smaller pieces are left to the flush at the end.
+const SMALL: u64 = 4 << 20;
 /// A manifest has some 150 bytes for each file; this is more than a million files.
 const MANIFEST_LIMIT: usize = 256 << 20;
 
@@ -103,7 +105,8 @@ pub(super) fn run(
     mut items: Receiver<Item>,
     writing: std::sync::mpsc::Sender<()>,
 ) -> Result<Option<Unpacked>, Error> {
-    let mut files = Files::default();
+    let flusher = if durability == Durability::None { Flusher::none() } else { Flusher::start() };
+    let mut files = Files::new(flusher);
     let mut archive: Option<Untar> = None;
     let mut manifest: Option<Vec<u8>> = None;
     loop {
@@ -179,8 +182,8 @@ fn sync(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|f| f.sync_all()).map_err(Error::disk("flush", path))
 }
 
-#[derive(Default)]
 struct Files {
+    flusher: Flusher,
     root: Option<Root>,
     received: HashMap<PathBuf, Received>,
     /// Every file and directory made, for [`Durability::EachFile`].
@@ -197,17 +200,13 @@ struct Open {
     name: PathBuf,
     crc: Digest,
     size: u64,
-    /// Up to here the kernel has been told to write.
+    /// Up to here it has been handed to the [`Flusher`].
     written_back: u64,
 }
 
 impl Open {
-    fn write_back(&mut self) {
-        let (from, length) = (self.written_back, self.size - self.written_back);
-        if let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(length)) {
-            // A hint only: a kernel that does not take it costs time at the end, nothing else.
-            let _ = posix_fadvise(&self.file, from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        }
+    fn write_back(&mut self, flusher: &Flusher) {
+        flusher.give(&self.file);
         self.written_back = self.size;
     }
 }
@@ -257,15 +256,15 @@ impl Sink for Files {
         open.size += piece.len() as u64;
         self.bytes += piece.len() as u64;
         if open.size - open.written_back >= WRITE_BACK {
-            open.write_back();
+            open.write_back(&self.flusher);
         }
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), Error> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        if open.written_back < open.size {
-            open.write_back();
+        if open.size - open.written_back >= SMALL {
+            open.write_back(&self.flusher);
         }
         // The algorithm is one of 32 bits.
         let crc32c = open.crc.finalize() as u32;
@@ -279,6 +278,10 @@ impl Sink for Files {
 }
 
 impl Files {
+    fn new(flusher: Flusher) -> Self {
+        Self { flusher, root: None, received: HashMap::new(), made: Vec::new(), bytes: 0, open: None }
+    }
+
     fn sync(&self, roots: &[File], data_dir: &Path) -> Result<(), Error> {
         self.made.iter().try_for_each(|path| sync(path))?;
         roots.iter().try_for_each(|root| root.sync_all().map_err(Error::disk("flush", data_dir)))
@@ -293,7 +296,7 @@ mod tests {
     fn unpack(dir: &Path, entries: &[(&str, EntryType, &[u8])]) -> Result<Files, Error> {
         let links = HashMap::from([(PathBuf::from("pg_tblspc/16385"), PathBuf::from("/elsewhere"))]);
         let root = Root { dir: dir.to_owned(), prefix: PathBuf::new(), links };
-        let mut files = Files { root: Some(root), ..Files::default() };
+        let mut files = Files { root: Some(root), ..Files::new(Flusher::none()) };
         let mut untar = Untar::new();
         for (name, kind, contents) in entries {
             let mut header = Header::new_ustar();
