@@ -40,7 +40,7 @@ pub(crate) async fn run(access: &Access, args: &LogsArgs) -> Result<ExitCode, Pr
     let wanted = Wanted { follow: args.follow, previous: args.previous, tail: args.tail, since: args.since };
     let mut merge = Merge::new(Api::namespaced(access.client.clone(), &access.namespace), wanted);
     keys.into_iter().for_each(|key| merge.open(key));
-    if args.follow { merge.follow(&wish, watch(access, &args.set)).await } else { merge.to_the_end().await }
+    if args.follow { merge.follow(&wish, watch(access, &args.set)).await } else { merge.finish().await }
 }
 
 struct Wish {
@@ -165,7 +165,7 @@ impl Merge {
     }
 
     /// Reads everything there is.
-    async fn to_the_end(mut self) -> Result<ExitCode, Problem> {
+    async fn finish(mut self) -> Result<ExitCode, Problem> {
         let mut failed = 0;
         let streams = self.open.len();
         loop {
