@@ -109,8 +109,10 @@ impl ApplyError {
 /// What was applied last, and how the object looked right after: as long as both stay, there is nothing to do.
 #[derive(Debug, Default)]
 pub struct Memo {
-    sets: Mutex<HashMap<String, HashMap<(Kind, String), Applied>>>,
+    sets: Mutex<HashMap<String, AppliedByName>>,
 }
+
+type AppliedByName = HashMap<(Kind, String), Applied>;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Applied {

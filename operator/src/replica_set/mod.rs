@@ -136,7 +136,10 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
         None => apply(context, &valid, &observed, actions).await,
         Some(_) => (vec![], Ok(())),
     };
-    let result = failure.map_or_else(|| done.map_err(Error::from), Err);
+    let result = match failure {
+        None => done.map_err(Error::from),
+        Some(failure) => Err(failure),
+    };
 
     tell(context, set, &valid, &observed, plan, deeds, result.as_ref().err(), now).await?;
     result?;

@@ -62,11 +62,15 @@ impl Action {
     /// When to do it.
     pub fn stage(&self) -> Stage {
         match self {
-            Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || o.name.ends_with("-ca") => Stage::Ground,
+            Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || is_authority(o) => Stage::Ground,
             Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
             Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
             Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
             Action::Patch { .. } | Action::Delete { .. } | Action::Remove { .. } | Action::Forget(_) => Stage::Pods,
         }
     }
+}
+
+fn is_authority(object: &Object) -> bool {
+    object.kind == Kind::Secret && object.name.ends_with("-ca")
 }
