@@ -33,9 +33,8 @@ impl Cluster {
         for line in metrics.lines().filter_map(|l| l.strip_prefix("apiserver_request_total{")) {
             let (labels, value) = line.rsplit_once("} ").with_context(|| format!("not understood: {line}"))?;
             let label = |name: &str| {
-                let labels = labels.split(',').filter_map(|l| l.split_once('='));
-                let found = labels.filter(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"')).last();
-                found.unwrap_or_default()
+                let mut labels = labels.split(',').filter_map(|l| l.split_once('='));
+                labels.find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"')).unwrap_or_default()
             };
             let (verb, resource) = (label("verb"), label("resource"));
             // The status of ours is ours; that of a pod is the kubelet's.
