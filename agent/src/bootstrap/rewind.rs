@@ -6,9 +6,8 @@ use crate::postgres::{Error, FILES, Marker, Postgres, making};
 use pgconvoy_crds::pod;
 use pgconvoy_ha::Data;
 use pgconvoy_terms::MemberName;
-use std::ffi::OsString;
-use std::path::Path;
-use std::time::Duration;
+use pgconvoy_wire::{Client, Mode};
+use std::{ffi::OsString, net::IpAddr, path::Path, time::Duration};
 
 /// For finding out what would be done.
 const LOOKING: Duration = Duration::from_secs(120);
@@ -23,8 +22,12 @@ pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(
     let Some(address) = postgres.addresses.borrow().get(leader).copied() else {
         return Err(Error::NotYet(format!("the address of {leader} is not known yet")));
     };
-    // Killed rather than stopped: an old leader must write nothing more, and pg_rewind recovers by itself.
-    postgres.fence().await?;
+    // An old leader is killed and started as a standby first: pg_rewind wants data that was shut down, and cannot recover
+    // a standby's by itself. What that replays is all there was, so nothing that is to be discarded gets lost before.
+    postgres.detach().await?;
+    checkpointed(postgres, leader, address).await?;
+    postgres.stop().await?;
+    postgres.facts.forget_server();
     let paths = postgres.paths().clone();
     let source = source(&paths.tls, leader, &address.to_string(), postgres.config.identity.postgres_port);
     let arguments = |dry: bool| -> Vec<OsString> {
@@ -61,6 +64,23 @@ pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(
         Data::Good { system: now, .. } if now == system => Ok(()),
         other => Err(Error::Unfit(format!("after the rewind the data is not what it was: {other:?}"))),
     }
+}
+
+/// Waits until the leader's control file shows the timeline that it writes. Before its first checkpoint there the
+/// pg_rewind of PostgreSQL 15 says "no rewind required" of logs that differ.
+async fn checkpointed(postgres: &Postgres, leader: &MemberName, address: IpAddr) -> Result<(), Error> {
+    let mut config = postgres.replication(leader, address).await?;
+    config.mode = Mode::Database;
+    config.database = Some("postgres".to_owned());
+    let mut client = Client::connect(&config).await?;
+    let writes = client.identify_system().await?.timeline.to_string();
+    let rows = client.simple_query("SELECT timeline_id FROM pg_control_checkpoint()").await?;
+    drop(client.close().await);
+    let shows = rows.first().and_then(|r| r.first()).cloned().flatten().unwrap_or_default();
+    if shows == writes {
+        return Ok(());
+    }
+    Err(Error::NotYet(format!("waiting for the first checkpoint of {leader} on timeline {writes}, to rewind to it")))
 }
 
 /// How `pg_rewind`, which runs in PostgreSQL's container, connects: by name and certificate, never by address alone.

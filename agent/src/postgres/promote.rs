@@ -4,6 +4,7 @@ use super::{
     Error,
     configuration::{NOBODY, Role},
     driver::Reached,
+    rule,
     server::{FILES, Postgres, Running, STANDBY, Start},
     sql::{AGENT, BARRIER, Session},
     supervisor, timelines,
@@ -73,7 +74,7 @@ impl Postgres {
     }
 
     /// A session of a server that is writable for `epoch`.
-    async fn writable(&self, epoch: &Epoch, rule: &Rule) -> Result<Session, Error> {
+    async fn writable(&self, epoch: &Epoch, wanted: &Rule) -> Result<Session, Error> {
         let text = epoch.to_string();
         match self.look().await? {
             Running::Primary { session, epoch: running } if running == text => {
@@ -94,7 +95,7 @@ impl Postgres {
             }
             Running::Nothing(_) if epoch.number == 1 => {
                 // Refused on data that was started before.
-                self.start(Start::Founder(epoch, rule)).await?;
+                self.start(Start::Founder(epoch, wanted)).await?;
                 return match self.wait_ready().await? {
                     Running::Primary { session, .. } => {
                         self.check_timeline(&session, epoch).await?;
@@ -106,20 +107,16 @@ impl Postgres {
             Running::Nothing(_) | Running::Standby { .. } => {}
         }
         let (session, position) = self.detach().await?;
-        if self.limits_too_low(&session).await? {
-            self.stop().await?;
-            return Err(Error::NotYet("PostgreSQL is started again with the limits that its log needs".into()));
-        }
         let (pg_wal, next) = (self.pg_wal(), epoch.timeline());
         let reserve = move || timelines::reserve(&pg_wal, position.timeline, next);
         self.disk.run("reserving the timeline", FILES, reserve).await?;
         // Never empty while it may become writable, also when commits are not to wait afterwards.
-        let mut role = Role::leading(rule, false);
+        let mut role = Role::leading(wanted, false);
         if role.acknowledge.is_empty() {
             role.acknowledge = NOBODY.into();
         }
-        self.apply(&role, &session).await?;
-        let live = self.live_list().await?;
+        let reloaded = self.apply(&role, &session).await?;
+        let live = rule::live_list(reloaded.as_ref().unwrap_or(&session)).await?;
         if live != role.acknowledge {
             return Err(Error::Answer {
                 doing: "verifying synchronous_standby_names before the promotion",

@@ -55,7 +55,7 @@ impl Postgres {
         let goal = Some((rule.epoch.clone(), letter));
         let list = configuration::names(rule);
         if before == list && self.facts.known().in_force == goal {
-            return self.apply(&role, session).await;
+            return self.apply(&role, session).await.map(drop);
         }
         let done = self.done(session, rule, &list).await?;
         if before == list && self.already_done(&done).await? {
@@ -66,8 +66,8 @@ impl Postgres {
         }
         self.facts.set(|k| k.in_force = None);
         self.forget_done().await?;
-        self.apply(&role, session).await?;
-        let live = self.live_list().await?;
+        let reloaded = self.apply(&role, session).await?;
+        let live = live_list(reloaded.as_ref().unwrap_or(session)).await?;
         if live != list {
             return Err(Error::Answer {
                 doing: "verifying synchronous_standby_names",
@@ -89,13 +89,6 @@ impl Postgres {
         tracing::info!(list, %flushed, "the rule is in force");
         self.facts.set(|k| k.in_force = goal);
         Ok(())
-    }
-
-    /// `synchronous_standby_names` as a new session shows it.
-    pub(crate) async fn live_list(&self) -> Result<String, Error> {
-        let session = self.session().await?;
-        let row = session.row("reading synchronous_standby_names", "SHOW synchronous_standby_names").await?;
-        Ok(row.text(0).unwrap_or_default().to_owned())
     }
 
     /// Runs a checkpoint.
@@ -184,6 +177,12 @@ impl Postgres {
         let bytes = serde_json::to_vec(done).map_err(|e| Error::disk("encode", &path)(e.into()))?;
         self.disk.run("remembering which rule is in force", FILES, move || disk::show(&path, &bytes)).await
     }
+}
+
+/// `synchronous_standby_names` as a session shows it.
+pub(crate) async fn live_list(session: &Session) -> Result<String, Error> {
+    let row = session.row("reading synchronous_standby_names", "SHOW synchronous_standby_names").await?;
+    Ok(row.text(0).unwrap_or_default().to_owned())
 }
 
 /// The WAL senders that could acknowledge, and their names.

@@ -313,12 +313,12 @@ impl Postgres {
         Ok((major, user))
     }
 
-    /// Puts the configuration of a role in force, and returns when a new session shows it. `fresh`: a session that was
-    /// opened since this was called last.
-    pub(crate) async fn apply(&self, role: &Role, fresh: &Session) -> Result<(), Error> {
+    /// Puts the configuration of a role in force, and returns when a new session shows it: that session, if it had to be
+    /// reloaded. `fresh`: a session that was opened since this was called last.
+    pub(crate) async fn apply(&self, role: &Role, fresh: &Session) -> Result<Option<Session>, Error> {
         let files = self.files(role).await?;
         if shows(fresh, &files).await? {
-            return Ok(());
+            return Ok(None);
         }
         let paths = self.paths().clone();
         let written = files.clone();
@@ -347,7 +347,8 @@ impl Postgres {
         loop {
             let session = self.session().await?;
             if shows(&session, &files).await? {
-                return self.report_pending(&session).await;
+                self.report_pending(&session).await?;
+                return Ok(Some(session));
             }
             if begun.elapsed() > RELOAD {
                 return Err(self.reload_failed(&session).await);

@@ -90,6 +90,11 @@ impl Postgres {
             return Err(Error::NotYet("PostgreSQL is started again so that it surely receives nothing".into()));
         }
         let position = self.position(&session).await?;
+        // Nothing is replayed from here on, so what is found now holds until a promotion, and need not be looked at then.
+        if self.limits_too_low(&session).await? {
+            self.stop().await?;
+            return Err(Error::NotYet("PostgreSQL is started again with the limits that its log needs".into()));
+        }
         tracing::info!(%position, "receiving from nobody");
         self.facts.set(|k| k.position = Some(position));
         Ok((session, position))

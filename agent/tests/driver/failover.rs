@@ -237,3 +237,26 @@ async fn log_that_is_gone_needs_a_copy() {
     assert_eq!(answer, Answer::Diverged { timeline: TimelineId(1), fork: Lsn(0) });
     assert_eq!(one.value("SELECT count(*) FROM pg_replication_slots").await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_leader_is_rewound_and_follows() {
+    let Some(set) = Set::new() else { return };
+    let mut one = set.founded().await;
+    let mut two = set.follower(2, &one, &epoch(1)).await;
+    lead(&mut one, 1, &[&two], 1).await;
+    one.value("CREATE TABLE t AS SELECT 1 AS x").await;
+    two.detached().await;
+    one.value("SET synchronous_commit = local; INSERT INTO t VALUES (2)").await;
+    lead(&mut two, 4, &[], 0).await;
+    two.value("INSERT INTO t VALUES (3)").await;
+    let id = one.id();
+    let local = one.reach(WantKind::Rewind { leader: two.name.clone() }).await;
+    assert_eq!(local.server, Server::Down);
+    let pgconvoy_ha::Data::Good { incarnation, .. } = local.data else { panic!("{local:?}") };
+    assert_eq!(incarnation, id.incarnation, "the data keeps its name");
+    let position = one.detached().await;
+    two.admitted(&epoch(4), &one, Some(position)).await;
+    one.follow(&two, &epoch(4)).await;
+    one.wait_value("SELECT string_agg(x::text, ',' ORDER BY x) FROM t", "1,3").await;
+    lead(&mut two, 4, &[&one], 1).await;
+}
