@@ -123,6 +123,7 @@ pub async fn run(identity: Identity) -> Result<()> {
         driver,
         local: None,
         report,
+        activity: String::new(),
         levels: Levels {
             want: want_in,
             lease: lease_wanted,
@@ -189,6 +190,8 @@ struct Agent {
     driver: DriverHandle,
     local: Option<Local>,
     report: watch::Receiver<PostgresReport>,
+    /// What was logged last.
+    activity: String,
     levels: Levels,
     stepped: Arc<AtomicU64>,
 }
@@ -264,8 +267,11 @@ impl Agent {
         set(&self.levels.ready, Ready { ready: output.ready, why });
         let report = self.report.borrow().clone();
         let state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
-        if set(&self.levels.state, state) {
-            tracing::info!(activity = %describe(&output.activity), "now");
+        set(&self.levels.state, state);
+        let activity = describe(&output.activity);
+        if activity != self.activity {
+            tracing::info!(%activity, "now");
+            self.activity = activity;
         }
         Ok(())
     }
@@ -315,6 +321,7 @@ fn describe(activity: &Activity) -> String {
         Activity::Waiting(why) => format!("waiting: {why}"),
         Activity::Founding => "making the first database".to_owned(),
         Activity::Cloning(from) => format!("copying the data of {from}"),
+        Activity::Rewinding(leader) => format!("going back to where its log left that of {leader}"),
         Activity::Recovering => "PostgreSQL replays its own log".to_owned(),
         Activity::Electing(epoch) => format!("epoch {} is being decided", epoch.number),
         Activity::Attaching(leader) => format!("attaching to {leader}"),

@@ -15,6 +15,10 @@ pub(crate) fn member_state(
         Activity::Waiting(why) => (None, MemberPhase::Starting, Some(why.clone()), None),
         Activity::Founding => (None, MemberPhase::Initializing, None, None),
         Activity::Cloning(from) => (None, MemberPhase::Cloning, Some(cloning(from, report)), None),
+        Activity::Rewinding(leader) => {
+            let what = format!("its log left that of {leader}: going back to where they part");
+            (Some(MemberRole::Follower), MemberPhase::CatchingUp, Some(what), None)
+        }
         Activity::Recovering => {
             (None, MemberPhase::Recovering, Some("PostgreSQL replays its own log".to_owned()), None)
         }

@@ -105,6 +105,13 @@ pub enum Ask {
         epoch: Epoch,
         /// Names this very question.
         nonce: u64,
+        /// Whether the asker has a quorum: W followers of every rule stream and have vouched within D.
+        quorate: bool,
+    },
+    /// Have you, within D, heard a leader that has a quorum? (Canvass: changes nothing.)
+    Canvass {
+        /// The epoch that the asker suspects to be without a leader.
+        epoch: Epoch,
     },
     /// Let me follow you in this epoch.
     Attach {
@@ -115,6 +122,17 @@ pub enum Ask {
         /// How much of the log it holds; `None`: nothing yet, it is about to clone.
         position: Option<Position>,
     },
+}
+
+/// Whether a leader with a quorum was heard of within D.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+    /// This member has not been listening for that long; not a no.
+    Unknown,
 }
 
 /// What members answer.
@@ -139,6 +157,17 @@ pub enum Answer {
         /// The question.
         nonce: u64,
     },
+    /// What I have heard of the epoch's leader.
+    Canvassed {
+        /// Who says so.
+        member: MemberId,
+        /// Heard or not.
+        heard: Heard,
+        /// Whether its PostgreSQL is up as a standby, so that it could lead or acknowledge.
+        able: bool,
+        /// Whether it hears the leader's PostgreSQL itself on the stream ([`crate::Server::Standby`]).
+        live: bool,
+    },
     /// You may stream through this slot.
     Admitted {
         /// The replication slot.
@@ -150,7 +179,7 @@ pub enum Answer {
     Diverged {
         /// Your timeline.
         timeline: TimelineId,
-        /// Where mine left it.
+        /// Where mine left it; 0/0: it did not, but the log that you need next is gone here, so only a copy helps.
         fork: Lsn,
     },
     /// Not now; ask again later.

@@ -15,7 +15,7 @@ mod local;
 mod output;
 
 pub use crate::core::Core;
-pub use event::{Answer, Ask, AskId, Event, Register, Spec, SwapOutcome, Unreachable};
+pub use event::{Answer, Ask, AskId, Event, Heard, Register, Spec, SwapOutcome, Unreachable};
 pub use local::{Data, Local, RuleInForce, Server, Stream};
 pub use output::{Activity, Effect, Output, Permission, Publication, Record, Want, WantKind};
 
@@ -49,6 +49,9 @@ pub struct Timing {
     /// How long PostgreSQL may run as leader without news from the agent, with W >= 1. Short: an agent's restart kills
     /// PostgreSQL. Long: stale reads when the agent is dead too.
     pub permission: u64,
+    /// D: how long nothing is heard of a leader that has its quorum before a follower asks the others. Short: stalls of
+    /// a busy machine are taken for death. Long: an outage lasts as long.
+    pub suspect: u64,
     /// How long each later ordinal waits to found a new set, so that the first does it where it can.
     pub found_stagger: u64,
 }
@@ -62,6 +65,7 @@ impl Default for Timing {
             ask_again: 300,
             stalled: 10_000,
             permission: 30_000,
+            suspect: 3_000,
             found_stagger: 5_000,
         }
     }

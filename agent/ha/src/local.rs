@@ -50,6 +50,9 @@ pub enum Server {
         following: Option<Epoch>,
         /// Whether a WAL receiver process exists.
         receiving: bool,
+        /// Whether the leader's PostgreSQL itself has been heard on the stream within D: it lives, and this member's
+        /// flushes reach it.
+        live: bool,
         /// How much of the log it holds; only when it receives nothing and this is known for sure.
         position: Option<Position>,
     },

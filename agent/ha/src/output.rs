@@ -137,6 +137,12 @@ pub enum WantKind {
         /// Whether good data is to be thrown away first.
         replace: bool,
     },
+    /// The data's log left the leader's: bring it back to where they part (`pg_rewind`), under its own name. Nothing
+    /// runs afterwards. Interrupted half-way, the data counts as half made.
+    Rewind {
+        /// Whose log is the right one.
+        leader: MemberName,
+    },
     /// A standby that receives from nobody and whose position is known.
     Detached,
     /// A standby that streams from the leader.
@@ -191,6 +197,8 @@ pub enum Activity {
     Founding,
     /// Copying data from this member.
     Cloning(MemberName),
+    /// Going back to where its log left this leader's.
+    Rewinding(MemberName),
     /// PostgreSQL replays its own log.
     Recovering,
     /// Collecting pledges for this epoch, becoming its leader, or waiting for its barrier.

@@ -7,7 +7,7 @@ use world::{Faults, World};
 
 /// Seeds per test; more with `PGCONVOY_SEEDS=n`.
 fn seeds() -> u64 {
-    std::env::var("PGCONVOY_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(40)
+    std::env::var("PGCONVOY_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20)
 }
 
 fn run_all(members: u32, acknowledgements: u32, faults: &Faults) -> (u64, u64) {
@@ -96,5 +96,52 @@ fn an_agent_that_restarts_adopts_what_runs() {
         }
         world.check_recovered();
         assert_eq!((world.epoch(), world.server_starts()), (1, 3), "PostgreSQL was restarted for an agent");
+    }
+}
+
+#[test]
+fn a_dead_leader_is_replaced() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.stop_leader_for(60_000);
+        let before = world.acknowledged();
+        world.run(6_000);
+        assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over");
+        world.run(4_000);
+        assert!(world.acknowledged() > before, "seed {seed}: no writes after the failover");
+        world.run(80_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 2, "seed {seed}: an epoch nobody needed");
+    }
+}
+
+/// L4: who cannot know better does not disturb those who can.
+#[test]
+fn an_isolated_follower_or_a_leader_without_api_cause_no_failover() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.cut_follower_for(30_000);
+        world.run(40_000);
+        world.cut_leader_for(30_000, false, true);
+        world.run(40_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_leader_cut_off_from_its_followers_is_replaced_and_comes_back() {
+    for seed in 0..20 {
+        for api in [false, true] {
+            let mut world = World::new(seed, 3, 1, Faults::none());
+            world.run(40_000);
+            world.cut_leader_for(40_000, true, api);
+            world.run(10_000);
+            assert!(world.epoch() >= 2, "seed {seed}: nobody took over");
+            world.run(80_000);
+            world.check_recovered();
+        }
     }
 }

@@ -23,11 +23,12 @@ impl Core {
         Some(match ask {
             Ask::Pledge { term } => self.answer_pledge(&term),
             Ask::Store { term } => self.answer_store(&term),
-            Ask::Vouch { epoch, nonce } => match self.my_id() {
+            Ask::Vouch { epoch, nonce, .. } => match self.my_id() {
                 Some(member) if self.record.promised.as_ref() == Some(&epoch) => Answer::Vouched { member, nonce },
                 Some(_) => self.refuse("that epoch is not what this member promised last"),
                 None => Answer::NotYet,
             },
+            Ask::Canvass { epoch } => self.answer_canvass(&epoch),
             Ask::Attach { epoch, member, position } => {
                 if member.name != *from {
                     return Some(self.refuse("a member asks for itself only"));
@@ -97,7 +98,7 @@ impl Core {
         None
     }
 
-    fn refuse(&self, why: &str) -> Answer {
+    pub(super) fn refuse(&self, why: &str) -> Answer {
         Answer::Refused {
             why: why.to_owned(),
             head: self.record.head_id().cloned(),

@@ -1,8 +1,21 @@
 //! Following: getting data, being admitted, streaming.
 
 use super::{Core, Kind};
-use crate::{Activity, Answer, Ask, Data, Server, WantKind};
-use pgconvoy_terms::{Epoch, Incarnation, MemberName, Phase, Tag, Term};
+use crate::{Activity, Answer, Ask, Data, Instant, Server, WantKind};
+use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberName, Phase, Tag, Term};
+
+/// How often a rewind is tried in one epoch before the data is copied anew.
+const REWIND_TRIES: u32 = 2;
+/// How long one rewind may fail before the same, in milliseconds.
+const REWIND_LIMIT: u64 = 120_000;
+
+/// Rewinds tried in one epoch.
+#[derive(Debug, Default)]
+pub(super) struct Rewinds {
+    epoch: Option<Epoch>,
+    tries: u32,
+    since: Instant,
+}
 
 /// What the leader of an epoch said to this member's wish to follow.
 #[derive(Debug, Clone)]
@@ -16,8 +29,12 @@ pub(super) struct Admission {
 
 #[derive(Debug, Clone)]
 enum Verdict {
-    Admitted { slot: String, from: MemberName },
-    Diverged,
+    Admitted {
+        slot: String,
+        from: MemberName,
+    },
+    /// Its log left the leader's at this place; at 0 = the log it needs next is gone, only a copy helps.
+    Diverged(Lsn),
 }
 
 impl Core {
@@ -34,6 +51,9 @@ impl Core {
                 "this member led with data that is gone; another member has to take over before it can be copied back"
                     .to_owned(),
             );
+            return;
+        }
+        if self.suspect(term) || self.rewinding(leader) {
             return;
         }
         match self.local.as_ref().map(|l| l.data.clone()) {
@@ -59,8 +79,12 @@ impl Core {
             _ => None,
         };
         let slot = match (admitted, self.server()) {
-            (Some(Verdict::Diverged), _) => {
+            (Some(Verdict::Diverged(Lsn(0))), _) => {
                 self.copy(term, leader, true);
+                return;
+            }
+            (Some(Verdict::Diverged(_)), _) => {
+                self.rewind(term, leader);
                 return;
             }
             (Some(Verdict::Admitted { slot, .. }), _) => slot,
@@ -89,6 +113,47 @@ impl Core {
         } else {
             self.say_problem();
         }
+    }
+
+    /// Whether a rewind is under way, which must not be disturbed.
+    fn rewinding(&mut self, leader: &MemberName) -> bool {
+        let under_way = matches!(&self.want.kind, WantKind::Rewind { leader: of } if of == leader);
+        let gave_up = self.problem().is_some() && self.my_id().is_none();
+        if !under_way || self.settled() || gave_up {
+            return false;
+        }
+        let patient = self.now.since(self.rewinds.since) < REWIND_LIMIT || self.my_id().is_none();
+        if patient {
+            self.level.activity = Activity::Rewinding(leader.clone());
+            self.say_problem();
+        }
+        patient
+    }
+
+    /// The log left the leader's: go back to where they part, under the same name, so that this member still counts in
+    /// the rules that name it. What cannot be rewound is copied anew, once the leader serves.
+    fn rewind(&mut self, term: &Term, leader: &MemberName) {
+        if self.rewinds.epoch.as_ref() != Some(&term.epoch) {
+            self.rewinds = Rewinds { epoch: Some(term.epoch.clone()), tries: 0, since: self.now };
+        }
+        let wanted = matches!(&self.want.kind, WantKind::Rewind { leader: of } if of == leader);
+        if wanted && self.settled() {
+            // Done; the leader looks at it again.
+            self.admission = None;
+            self.detach();
+            return;
+        }
+        let overdue = wanted && self.now.since(self.rewinds.since) >= REWIND_LIMIT;
+        if overdue || (!wanted && self.rewinds.tries >= REWIND_TRIES) {
+            self.copy(term, leader, true);
+            return;
+        }
+        if !wanted {
+            self.rewinds.tries += 1;
+            self.rewinds.since = self.now;
+        }
+        self.want(WantKind::Rewind { leader: leader.clone() });
+        self.level.activity = Activity::Rewinding(leader.clone());
     }
 
     /// No data, or data that left the leader's log: copy it, under a new name, once the leader keeps its log for us.
@@ -140,15 +205,17 @@ impl Core {
         let Some(incarnation) = name.clone() else { return };
         let verdict = match answer {
             Answer::Admitted { slot, from } => Verdict::Admitted { slot: slot.clone(), from: from.clone() },
-            Answer::Diverged { .. } => Verdict::Diverged,
+            Answer::Diverged { fork, .. } => Verdict::Diverged(*fork),
             _ => return,
         };
-        if let Answer::Diverged { timeline, fork } = answer {
+        if let Answer::Diverged { timeline, fork } = answer
+            && fork.0 > 0
+        {
             self.alarm(
                 "Diverged",
                 format!(
-                    "the log of {} left the leader's at {fork} on timeline {timeline}: its data is copied anew from the \
-                     leader",
+                    "the log of {} left the leader's at {fork} on timeline {timeline}: what it holds beyond that was \
+                     never acknowledged under a quorum; it goes back to there",
                     self.me
                 ),
             );

@@ -46,7 +46,8 @@ struct Reign {
 impl Core {
     /// This member is the elected leader.
     pub(super) fn lead(&mut self, term: &Term) {
-        self.level.lease = true;
+        // With a quorum the Lease only orders those who try: a serving leader leaves it to whoever must replace it.
+        self.level.lease = term.phase != Phase::Active || term.rules.iter().any(|r| r.acknowledgements == 0);
         self.level.activity = Activity::Electing(term.epoch.clone());
         if self.founding(term) {
             return;
@@ -136,6 +137,13 @@ impl Core {
         self.heartbeat(term);
         let Some(rule) = term.rules.last().cloned() else { return };
         self.want(WantKind::Lead { epoch: term.epoch.clone(), rule: rule.clone(), gate: false });
+        // Those who stream now may have other data than those who count (a disk was lost meanwhile): then only another
+        // epoch, whose rule names them, can become active.
+        let strangers = reign.streams.iter().any(|s| s.caught_up && !rule.contains(&s.member));
+        if strangers && !reign.barrier && self.stalled() {
+            self.open(Some(term));
+            return;
+        }
         if self.overdue(term) || !(reign.barrier && in_force(reign, &rule)) {
             return;
         }
@@ -246,6 +254,7 @@ impl Core {
             return;
         }
         if self.now.since(self.vouch.asked) >= self.timing.heartbeat {
+            let quorate = self.quorate(term);
             self.vouch.nonce += 1;
             self.vouch.asked = self.now;
             let in_rules = |m: &MemberId| term.rules.iter().any(|r| r.followers.contains(m));
@@ -253,13 +262,24 @@ impl Core {
             let names: BTreeSet<_> =
                 term.rules.iter().flat_map(|r| r.followers.iter().map(|f| f.name.clone())).collect();
             for name in names {
-                let ask = Ask::Vouch { epoch: term.epoch.clone(), nonce: self.vouch.nonce };
+                let ask = Ask::Vouch { epoch: term.epoch.clone(), nonce: self.vouch.nonce, quorate };
                 self.ask(&name, Kind::Vouch, 0, ask);
             }
         }
         if self.now.since(self.proof) > 3 * self.timing.heartbeat {
             self.read();
         }
+    }
+
+    /// Whether commits can be acknowledged: W followers of every rule stream, and have vouched within D.
+    pub(super) fn quorate(&self, term: &Term) -> bool {
+        let Server::Primary { epoch, streams, .. } = self.server() else { return false };
+        let streaming = |r: &Rule| {
+            let have = streams.iter().filter(|s| r.followers.contains(&s.member)).count();
+            have >= r.acknowledgements as usize
+        };
+        let vouched = self.vouch.proven(&term.rules).is_some_and(|at| self.now.since(at) <= self.timing.suspect);
+        *epoch == term.epoch && term.rules.iter().all(streaming) && vouched
     }
 
     /// Fences when there has been no proof of leading for too long.

@@ -4,6 +4,7 @@
 //! decision depends on which event happened to come last.
 
 mod answer;
+mod canvass;
 mod follow;
 mod lead;
 mod open;
@@ -61,7 +62,12 @@ pub struct Core {
     /// Who is known to have stored the term whose newest change is this.
     stored: (Option<ChangeId>, BTreeSet<MemberId>),
 
+    /// When a leader with a quorum was heard last, or a new one became active; since when this member listens.
+    heard: Instant,
+    canvass: canvass::Canvass,
+
     admission: Option<follow::Admission>,
+    rewinds: follow::Rewinds,
     /// The copy that this process is making: in which epoch, and whether it replaces good data.
     copying: Option<(Epoch, bool)>,
 
@@ -106,6 +112,7 @@ enum Kind {
     Pledge,
     Store,
     Vouch,
+    Canvass,
     Attach,
 }
 
@@ -149,7 +156,10 @@ impl Core {
             dataless: BTreeSet::new(),
             sealed_since: None,
             stored: (None, BTreeSet::new()),
+            heard: now,
+            canvass: canvass::Canvass::default(),
             admission: None,
+            rewinds: follow::Rewinds::default(),
             copying: None,
             proof: now,
             vouch: lead::Vouch::default(),
@@ -215,6 +225,7 @@ impl Core {
                 self.local = Some(local);
             }
             Event::Asked { from, id, ask } => {
+                self.listen(&from, &ask);
                 if let Ask::Pledge { term } | Ask::Store { term } = &ask {
                     self.consider(term.clone());
                 }
@@ -246,6 +257,9 @@ impl Core {
             }
             Answer::Vouched { member, nonce } if same_epoch && nonce == question.nonce && member.name == *from => {
                 self.vouch.hear(member, question.sent);
+            }
+            Answer::Canvassed { member, heard, able, live } if current && member.name == *from => {
+                self.canvass.hear(member, canvass::Said { heard, able, live, sent: question.sent });
             }
             Answer::Admitted { .. } | Answer::Diverged { .. } if current => {
                 self.hear_admission(&answer, question.positioned);
@@ -379,7 +393,7 @@ impl Core {
     /// How much of the log this member holds, when it receives nothing and that is known for sure.
     fn my_position(&self) -> Option<Position> {
         match self.server() {
-            Server::Standby { following: None, receiving: false, position } if self.settled() => {
+            Server::Standby { following: None, receiving: false, position, .. } if self.settled() => {
                 (self.want.kind == WantKind::Detached).then_some(*position).flatten()
             }
             _ => None,

@@ -65,6 +65,7 @@ impl Core {
             if self.record.promised.as_ref() != Some(&term.epoch) {
                 // A new epoch: what was collected for an earlier one is void.
                 self.vouch = super::lead::Vouch::default();
+                self.canvass = super::canvass::Canvass::default();
                 self.pledges.clear();
                 self.dataless.clear();
                 self.sealed_since = None;
@@ -72,6 +73,8 @@ impl Core {
             }
             self.record.promised = Some(term.epoch.clone());
         }
+        // A change of the term is a sign of life; the wait for the next begins anew.
+        self.heard = self.now;
         self.record.head = Some(term);
         self.persist();
     }

@@ -20,7 +20,7 @@ pub(crate) struct Faults {
     restart_pod: f64,
     cut_peer: f64,
     cut_api: f64,
-    wipe_follower: f64,
+    wipe: f64,
     lose_message: f64,
     unknown_swap: f64,
 }
@@ -33,7 +33,7 @@ impl Faults {
             restart_pod: 0.0,
             cut_peer: 0.0,
             cut_api: 0.0,
-            wipe_follower: 0.0,
+            wipe: 0.0,
             lose_message: 0.0,
             unknown_swap: 0.0,
         }
@@ -46,7 +46,7 @@ impl Faults {
             restart_pod: 0.7,
             cut_peer: 1.0,
             cut_api: 0.7,
-            wipe_follower: 0.2,
+            wipe: 0.2,
             lose_message: 0.03,
             unknown_swap: 0.1,
         }
@@ -467,27 +467,27 @@ impl World {
                 self.note(format!("{who} without API until {until}"));
                 self.members.get_mut(&who).unwrap().no_api_until = until;
             }
-            if self.rng.chance(per_tick(f.wipe_follower)) {
+            if self.rng.chance(per_tick(f.wipe)) {
                 self.wipe(&who);
             }
         }
     }
 
-    /// Wipes a member that no quorum needs: not a leader of record, and everybody else holds good data.
+    /// Wipes a member whose loss every rule survives by itself: the rest seals it and is W + 1 of its members.
+    /// (Beyond that the set needs a person's `--accept-loss`, which is not a fault to survive.)
     fn wipe(&mut self, who: &MemberName) {
-        let leads = |t: &Term| t.rules.iter().any(|r| r.leader.name == *who);
-        let named = self.register.1.as_ref().is_some_and(leads)
-            || self.members.values().any(|m| m.record.head.as_ref().is_some_and(leads));
         let rules: Vec<_> = self.register.1.iter().flat_map(|t| t.rules.clone()).collect();
-        // A rule whose W + 1 members are gone for good is a person's decision (`--accept-loss`), not a fault to survive.
         let intact = |m: &&MemberId| {
             m.name != *who
                 && self.members.get(&m.name).is_some_and(|x| x.record.incarnation.as_ref() == Some(&m.incarnation))
         };
-        let survives = rules
-            .iter()
-            .all(|r| r.members().filter(intact).count() > r.acknowledgements as usize && r.acknowledgements > 0);
-        if named || !survives || rules.is_empty() {
+        let survives = rules.iter().all(|r| {
+            let rest: BTreeSet<_> = r.members().filter(intact).cloned().collect();
+            r.acknowledgements > 0 && r.confirmed_by(&rest)
+        });
+        // What a swap under way might add is not known yet: only calm registers lose a disk.
+        let calm = rules.len() == 1 && self.register.1.as_ref().is_some_and(|t| t.phase == Phase::Active);
+        if !survives || !calm {
             return;
         }
         self.note(format!("{who} wiped"));
@@ -502,7 +502,8 @@ impl World {
 
     fn crash(&mut self, who: &MemberName, pod: bool) {
         self.note(format!("{who} {} restarted", if pod { "pod" } else { "agent" }));
-        let delay = 300 + self.rng.below(4_000);
+        let longest = if pod { 40_000 } else { 4_000 };
+        let delay = 300 + self.rng.below(longest);
         let m = self.members.get_mut(who).unwrap();
         m.core = None;
         m.generation += 1;
@@ -515,6 +516,30 @@ impl World {
 
     pub(crate) fn restart_agent(&mut self, ordinal: u32) {
         self.crash(&name(ordinal), false);
+    }
+
+    /// A machine dies: nothing of the leader is left but its volume, for so long.
+    pub(crate) fn stop_leader_for(&mut self, milliseconds: u64) -> MemberName {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.crash(&leader.name, true);
+        self.members.get_mut(&leader.name).unwrap().down_until = self.now + milliseconds;
+        leader.name
+    }
+
+    /// Cuts the leader off from its peers, from the API server, or both.
+    pub(crate) fn cut_leader_for(&mut self, milliseconds: u64, peers: bool, api: bool) {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        let until = self.now + milliseconds;
+        let m = self.members.get_mut(&leader.name).unwrap();
+        m.cut_until = if peers { until } else { 0 };
+        m.no_api_until = if api { until } else { 0 };
+    }
+
+    pub(crate) fn cut_follower_for(&mut self, milliseconds: u64) {
+        let leader = self.register.1.as_ref().and_then(|t| t.leader.clone());
+        let until = self.now + milliseconds;
+        let other = self.members.iter_mut().find(|(n, _)| leader.as_ref().is_none_or(|l| l.name != **n));
+        other.unwrap().1.cut_until = until;
     }
 
     pub(crate) fn cut_api_for(&mut self, milliseconds: u64) {

@@ -106,6 +106,7 @@ impl Postgres {
             Running::Standby { following, receiving } => Server::Standby {
                 following: following.as_ref().map(|(_, e)| e.clone()),
                 receiving: *receiving,
+                live: *receiving && following.is_some(),
                 position: if following.is_none() && !receiving { self.position() } else { None },
             },
             Running::Primary(r) => Server::Primary {
@@ -166,6 +167,17 @@ impl Postgres {
             }
             WantKind::Clone { incarnation, from, slot: _, replace } => {
                 self.clone_step(incarnation, &from, replace, source)
+            }
+            WantKind::Rewind { leader } => {
+                self.running = Running::Down;
+                match source(&leader) {
+                    Some(Postgres { running: Running::Primary(_), log, .. }) => {
+                        let same = self.log.iter().zip(log).take_while(|(a, b)| a == b).count();
+                        self.log.truncate(same);
+                        true
+                    }
+                    _ => false,
+                }
             }
             WantKind::Detached => match &mut self.running {
                 Running::Down => {
@@ -331,7 +343,7 @@ impl Postgres {
             let end = p.end.0 as usize;
             let ours = end.checked_sub(1).and_then(|i| log.get(i)).map(|e| TimelineId(e.epoch));
             if ours != Some(p.timeline) {
-                return Answer::Diverged { timeline: p.timeline, fork: Lsn(0) };
+                return Answer::Diverged { timeline: p.timeline, fork: Lsn(1) };
             }
         }
         let slot = Tag::new(who, epoch).slot();

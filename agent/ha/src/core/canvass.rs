@@ -1,0 +1,116 @@
+//! Suspect and Canvass: whether a leader that is not heard of is to be replaced.
+//!
+//! Only where every rule has W >= 1: there safety rests on pledges alone, so a wrong suspicion costs a short outage and
+//! never a commit. Canvass keeps wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to
+//! seal the old one and to make the next one active.
+
+use super::{Core, Kind};
+use crate::{Activity, Answer, Ask, Heard, Instant, Server};
+use pgconvoy_terms::{Epoch, MemberId, MemberName, Phase, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one member said.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) heard: Heard,
+    pub(super) able: bool,
+    pub(super) live: bool,
+    /// When it was asked.
+    pub(super) sent: Instant,
+}
+
+/// What the members said.
+#[derive(Debug, Default)]
+pub(super) struct Canvass(BTreeMap<MemberId, Said>);
+
+impl Canvass {
+    pub(super) fn hear(&mut self, member: MemberId, said: Said) {
+        self.0.insert(member, said);
+    }
+}
+
+impl Core {
+    /// A peer's question may be a sign of life of the leader.
+    pub(super) fn listen(&mut self, from: &MemberName, ask: &Ask) {
+        if let (Ask::Vouch { epoch, quorate: true, .. }, Some(term)) = (ask, &self.record.head)
+            && term.epoch == *epoch
+            && term.leader.as_ref().is_some_and(|l| l.name == *from)
+        {
+            self.heard = self.now;
+        }
+    }
+
+    /// What this member has heard of the leader of `epoch` within D.
+    fn heard(&self, term: &Term) -> Heard {
+        let mine = term.leader.as_ref().is_some_and(|l| self.is_me(l));
+        if mine && self.quorate(term) {
+            return Heard::Yes;
+        }
+        if !mine && self.heard > self.started && self.now.since(self.heard) <= self.timing.suspect {
+            return Heard::Yes;
+        }
+        if self.now.since(self.started) < self.timing.suspect { Heard::Unknown } else { Heard::No }
+    }
+
+    pub(super) fn answer_canvass(&self, epoch: &Epoch) -> Answer {
+        let (Some(term), Some(member)) = (&self.record.head, self.my_id()) else { return Answer::NotYet };
+        if term.epoch != *epoch {
+            return self.refuse("this member goes by another epoch");
+        }
+        let (able, live) = self.standby_state();
+        Answer::Canvassed { member, heard: self.heard(term), able, live }
+    }
+
+    /// Whether PostgreSQL is up as a standby here, and whether it hears its leader on the stream.
+    fn standby_state(&self) -> (bool, bool) {
+        match self.server() {
+            Server::Standby { live, .. } => (true, *live),
+            _ => (false, false),
+        }
+    }
+
+    /// Nothing was heard of the leader for D: ask the others, and open the next epoch if they agree. `true` while the
+    /// new epoch is on its way and the old leader is not to be followed any more.
+    pub(super) fn suspect(&mut self, term: &Term) -> bool {
+        let Some(me) = self.my_id() else { return false };
+        let quorum = term.rules.iter().all(|r| r.acknowledgements > 0);
+        if term.phase != Phase::Active || !quorum || self.heard(term) != Heard::No {
+            return false;
+        }
+        for name in self.everyone(term) {
+            let pause = self.timing.ask_again;
+            self.ask(&name, Kind::Canvass, pause, Ask::Canvass { epoch: term.epoch.clone() });
+        }
+        if !self.agreed(term, &me) {
+            return false;
+        }
+        self.open(Some(term));
+        self.level.activity = Activity::Electing(term.epoch.clone());
+        self.level.lease
+    }
+
+    /// Whether those who heard nothing suffice to seal every rule and to make another epoch active.
+    fn agreed(&self, term: &Term, me: &MemberId) -> bool {
+        let (able, live) = self.standby_state();
+        let mine = Said { heard: Heard::No, able, live, sent: self.now };
+        let fresh = self.canvass.0.iter().filter(|(_, s)| self.now.since(s.sent) <= self.timing.suspect);
+        let said: Vec<_> = std::iter::once((me, &mine)).chain(fresh).collect();
+        if said.iter().any(|(_, s)| s.heard == Heard::Yes) {
+            return false;
+        }
+        let those = |what: fn(&Said) -> bool| -> BTreeSet<MemberId> {
+            said.iter().filter(|(_, s)| what(s)).map(|(m, _)| (*m).clone()).collect()
+        };
+        let live = those(|s| s.live);
+        // Its agent is silent, but its PostgreSQL streams to so many that it acknowledges: an agent that restarts.
+        if term.rules.iter().all(|r| r.vouched_by(&live)) {
+            return false;
+        }
+        let able = those(|s| s.able);
+        let silent = those(|s| s.heard == Heard::No);
+        term.rules.iter().all(|r| {
+            let taking_part = able.iter().filter(|m| r.contains(m)).count();
+            r.sealed_by(&silent) && taking_part > r.acknowledgements as usize
+        })
+    }
+}
