@@ -72,8 +72,9 @@ async fn each_member_writes_its_own_entry_and_no_other() {
     let place = Place::new("status").await;
     let reporter = |n| {
         let (say, state) = watch::channel(MemberState::default());
-        let task = report(place.client(), &place.member(n), state, place.events(n), Metrics::default());
-        (say, task)
+        let metrics = Metrics::default();
+        let task = report(place.client(), &place.member(n), state, place.events(n), metrics.clone());
+        (say, task, metrics)
     };
     let (one, two) = (reporter(1), reporter(2));
     let leading = MemberState {
@@ -99,11 +100,14 @@ async fn each_member_writes_its_own_entry_and_no_other() {
     let version = set().await.metadata.resource_version;
     // The same again, and an agent that restarts: no write.
     one.0.send(leading.clone()).unwrap();
+    tokio::time::sleep(SECOND * 2).await;
+    assert_eq!(one.2.status_writes.get(), 1, "a server would not even show that it was written again");
     one.1.abort();
     let again = reporter(1);
     again.0.send(leading.clone()).unwrap();
     tokio::time::sleep(SECOND * 2).await;
     assert_eq!(set().await.metadata.resource_version, version);
+    assert_eq!(again.2.status_writes.get(), 0);
     // Another message is no other state; of many changes the last one counts.
     for i in 0..50 {
         again.0.send(MemberState { message: Some(format!("{i} left")), ..leading.clone() }).unwrap();
