@@ -16,7 +16,7 @@ impl Core {
             self.alarm(
                 "TermLost",
                 "the PgTerm is at number 0 although this set has led before: it was deleted and made again. What runs \
-                 goes on, nothing new begins; `kubectl pgconvoy term repair` is needed"
+                 goes on, nothing new begins; put back the PgTerm as it was, from a backup or from a member's record"
                     .to_owned(),
             );
         }
@@ -54,7 +54,8 @@ impl Core {
                         format!(
                             "the PgTerm (epoch {theirs}) does not descend from the one this member acted on last \
                              (epoch {ours}): the API server was restored from a backup, or the PgTerm was edited. This \
-                             member does not obey it; what runs goes on. `kubectl pgconvoy term repair` is needed"
+                             member does not obey it; what runs goes on. Put back the newest PgTerm, from a later backup or from \
+                             the record on a member's volume"
                         ),
                     );
                 }
