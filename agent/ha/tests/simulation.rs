@@ -1,6 +1,8 @@
 //! The real cores under a seeded scheduler, with a register, a network and a PostgreSQL that are crueller than real
 //! ones. Safety is checked at every step; when the faults stop, the set must come back by itself.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
+
 mod world;
 
 use world::{Faults, World};

@@ -240,7 +240,7 @@ impl Postgres {
         }
         let Some(other) = source(from).filter(|s| !matches!(s.running, Running::Down)) else { return false };
         self.half_made = true;
-        let (copy, ticks) = self.clone.get_or_insert((other.log.clone(), 0));
+        let (copy, ticks) = self.clone.get_or_insert_with(|| (other.log.clone(), 0));
         *ticks += 1;
         if *ticks < 10 {
             return false;
@@ -320,10 +320,11 @@ impl Postgres {
     }
 
     pub(crate) fn hear_flush(&mut self, epoch: &Epoch, member: MemberId, flushed: usize, now: u64) {
-        if let Running::Primary(r) = &mut self.running {
-            if r.epoch == *epoch && r.slots.contains_key(&Tag::new(&member, epoch).slot()) {
-                r.flushed.insert(member, (flushed, now));
-            }
+        if let Running::Primary(r) = &mut self.running
+            && r.epoch == *epoch
+            && r.slots.contains_key(&Tag::new(&member, epoch).slot())
+        {
+            r.flushed.insert(member, (flushed, now));
         }
     }
 
