@@ -126,7 +126,7 @@ impl TermClient {
             .clone()
             .ok_or_else(|| format!("PgTerm {name} came without a resourceVersion; it is not obeyed"))?;
         let spec = spec.map_err(|e| {
-            format!("PgTerm {name} cannot be read ({e}); nobody obeys it. Restore it with kubectl pgconvoy term repair")
+            format!("PgTerm {name} cannot be read ({e}); nobody obeys it. Put it back as it was")
         })?;
         if spec.set_uid != self.set_uid {
             return Err(format!(
@@ -135,7 +135,7 @@ impl TermClient {
             ));
         }
         let term = spec.read().map_err(|e| {
-            format!("PgTerm {name}: {e}; nobody obeys it. Restore it with kubectl pgconvoy term repair")
+            format!("PgTerm {name}: {e}; nobody obeys it. Put it back as it was")
         })?;
         Ok(Register { version, term })
     }
@@ -183,8 +183,8 @@ impl Watching<DynamicObject> for Watch {
                     About::Set,
                     "TermMissing",
                     &format!(
-                        "PgTerm {name} does not exist; no leader can be elected until it is back \
-                         (kubectl pgconvoy term repair)"
+                        "PgTerm {name} does not exist; no leader can be elected until it is back; put it \
+                         back as it was, from a backup or from the record on a member's volume"
                     ),
                 );
             }

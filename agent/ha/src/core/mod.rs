@@ -417,8 +417,10 @@ impl Core {
     fn detach(&mut self) {
         match self.server() {
             Server::Primary { .. } => self.want(WantKind::Fenced),
-            // Stays so until it is seen to be down.
-            Server::Busy if self.want.kind == WantKind::Fenced => {}
+            // A leader's that cannot be asked may still be writable; a fence stays until it is seen to be down.
+            Server::Busy if matches!(self.want.kind, WantKind::Fenced | WantKind::Lead { .. }) => {
+                self.want(WantKind::Fenced);
+            }
             _ if self.my_id().is_some() => self.want(WantKind::Detached),
             _ => self.want(WantKind::Keep),
         }

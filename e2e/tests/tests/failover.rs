@@ -1,0 +1,103 @@
+//! Who leads when the leader is lost: another member, by itself, without an acknowledged write being lost.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
+
+use pgconvoy_e2e::{Client, Cluster, Namespace, Set, eventually};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// For what takes one start of a member.
+const SOON: Duration = Duration::from_secs(60);
+/// For what takes several, or a copy.
+const LATER: Duration = Duration::from_secs(180);
+/// How long an outage may last on a loaded machine; what is measured is printed.
+const OUTAGE: Duration = Duration::from_secs(40);
+
+fn prepared(purpose: &str) -> Namespace {
+    static OPERATOR: OnceLock<()> = OnceLock::new();
+    let cluster = Cluster::from_env().unwrap();
+    OPERATOR.get_or_init(|| cluster.install_operator().unwrap());
+    cluster.namespace(purpose).unwrap()
+}
+
+/// Waits for a later epoch in which writes are acknowledged again; how long that took.
+fn outage(set: &Set<'_>, client: &Client<'_>, epoch: i64) -> f64 {
+    let begin = Instant::now();
+    eventually("a later epoch", OUTAGE, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
+    let before = client.written().unwrap();
+    eventually("writes in it", OUTAGE, || Ok((client.written()? > before).then_some(()))).unwrap();
+    begin.elapsed().as_secs_f64()
+}
+
+/// Everybody is back, and everything that was acknowledged is there.
+fn whole(set: &Set<'_>, client: &Client<'_>, what: &str, seconds: f64) {
+    set.ready(3, LATER).unwrap();
+    let tally = client.stop_writing().unwrap();
+    println!("measured: {what}: writes again after {seconds:.1} s; {tally:?}");
+    assert_eq!(tally.lost, 0, "{what}: {tally:?}");
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_killed_postmaster_costs_an_epoch_and_no_write() {
+    let namespace = prepared("postmaster");
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    client.start_writing().unwrap();
+    set.kill(&leader, "postgres", "postgres").unwrap();
+    let seconds = outage(&set, &client, epoch);
+    whole(&set, &client, "postmaster of the leader killed", seconds);
+    assert_eq!(set.restarts(&leader, "postgres").unwrap(), 0, "the supervisor starts PostgreSQL, not the kubelet");
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_frozen_leader_is_replaced_and_comes_back_as_a_follower() {
+    let namespace = prepared("frozen");
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    client.start_writing().unwrap();
+    let freeze = |verb: &str| {
+        let output = namespace.cluster().kcl(&[verb, &namespace.name, &leader, "postgres"], "").unwrap();
+        assert!(output.ok, "{verb}: {output:?}");
+    };
+    freeze("freeze-pod");
+    let seconds = outage(&set, &client, epoch);
+    let leads = set.leader().unwrap();
+    freeze("thaw-pod");
+    assert_ne!(leads, leader);
+    whole(&set, &client, "leader's container frozen", seconds);
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_leader_whose_node_loses_power_is_replaced() {
+    let namespace = prepared("power");
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    let pod = namespace.get(&["pod", &leader]).unwrap();
+    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    // The client must survive.
+    namespace.kubectl(&["cordon", &node], "").unwrap();
+    let client = Client::start(&set).unwrap();
+    namespace.kubectl(&["uncordon", &node], "").unwrap();
+    client.start_writing().unwrap();
+    let power = |verb: &str| {
+        let output = namespace.cluster().kcl(&[verb, &node], "").unwrap();
+        assert!(output.ok, "{verb}: {output:?}");
+    };
+    power("node-kill");
+    let begin = Instant::now();
+    // The status is the operator's, which may have been on that node: the writes tell.
+    let before = client.written().unwrap();
+    eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(()))).unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    power("node-up");
+    eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
+    whole(&set, &client, "power cut of the leader's node", seconds);
+}
