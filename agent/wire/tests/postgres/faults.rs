@@ -142,10 +142,10 @@ fn a_directory_in_use_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_full_disk_is_named() {
-    each("a_full_disk_is_named", async |pg| {
+fn a_directory_that_cannot_be_made_is_named() {
+    each("a_directory_that_cannot_be_made_is_named", async |pg| {
         let server = Server::start(pg).await;
-        // The smallest disk there is: no file can be created, whatever the rights.
+        // Nothing can be created there, whatever the rights.
         let error = failing(&server.local(), Path::new("/proc/self/no"), BackupOptions::new("x")).await;
         assert_eq!(error.reason(), "Disk");
         assert!(error.to_string().contains("/proc/self/no"), "{error}");

@@ -139,9 +139,10 @@ impl Installation {
     /// An initialised data directory. It is kept between runs; a lock keeps runs at the same time apart.
     fn template(&self) -> &Path {
         self.template.get_or_init(|| {
-            let uid = account().map_or_else(nix::unistd::geteuid, |u| u.uid).as_raw();
-            let dir = std::env::temp_dir().join(format!("{TEMPLATE}-{uid}-{}", self.version));
-            let lock = fs::File::create(dir.with_extension("lock")).unwrap();
+            let me = nix::unistd::geteuid();
+            let uid = account().map_or(me, |u| u.uid).as_raw();
+            let dir = std::env::temp_dir().join(format!("{TEMPLATE}-{me}-{}", self.version));
+            let lock = fs::File::create(format!("{}.lock", dir.display())).unwrap();
             lock.lock().unwrap();
             match fs::metadata(&dir) {
                 Ok(m) => assert_eq!(m.uid(), uid, "{} belongs to somebody else; remove it", dir.display()),
