@@ -1,6 +1,6 @@
 //! A leader dies, another one takes over: positions, timelines, fences.
 
-use crate::member::{Member, Set, Streams, epoch, rule};
+use crate::member::{Member, Set, Streams, epoch, rule, say};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -9,7 +9,6 @@ use pgconvoy_ha::{Answer, Instant as At, Permission, Server, WantKind};
 use pgconvoy_terms::{Lsn, Position, TimelineId};
 use std::{
     fs,
-    io::Write,
     time::{Duration, Instant},
 };
 
@@ -30,7 +29,7 @@ async fn a_killed_postmaster_is_reported_at_once_and_not_started_again() {
     kill(Pid::from_raw(one.postmaster()), Signal::SIGKILL).unwrap();
     one.until("the death", |l| l.server == Server::Down).await;
     let took = begun.elapsed();
-    writeln!(std::io::stderr(), "driver: a killed postmaster was reported after {took:?}").unwrap();
+    say(&format!("driver: a killed postmaster was reported after {took:?}"));
     // A few milliseconds; a busy machine may need more, but not as much as a look by the clock would.
     assert!(took < Duration::from_secs(3), "{took:?}");
     // Epoch 1 began and cannot begin again; the data stays.

@@ -1,12 +1,9 @@
 //! The shortest path: found, lead, clone, follow, count on the follower.
 
-use crate::member::{Set, Streams, epoch, rule};
+use crate::member::{Set, Streams, epoch, rule, say};
 use pgconvoy_ha::{RuleInForce, Server, WantKind};
 use pgconvoy_terms::TimelineId;
-use std::{
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_is_founded_and_a_follower_joins() {
@@ -84,7 +81,7 @@ async fn followers_join_and_leave_the_rule_while_clients_write() {
         writing.store(false, std::sync::atomic::Ordering::Relaxed);
     };
     let (slowest, ()) = tokio::join!(slowest, changes);
-    writeln!(std::io::stderr(), "driver: slowest commit while the rule changed twice: {slowest:?}").unwrap();
+    say(&format!("driver: slowest commit while the rule changed twice: {slowest:?}"));
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     // It is a member no more: its slot goes once it does not stream.
     let mut two = two;
@@ -128,9 +125,9 @@ async fn clients_come_in_by_the_gate_only() {
     two.detached().await;
     let alone = rule(&epoch(2), &two, &[], 0);
     let begun = Instant::now();
-    two.reach(WantKind::Lead { epoch: epoch(2), rule: alone, gate: true }).await;
-    writeln!(std::io::stderr(), "driver: from wanting to lead until clients are let in: {:?}", begun.elapsed())
-        .unwrap();
+    two.want(WantKind::Lead { epoch: epoch(2), rule: alone, gate: true });
+    two.until("an open gate", |l| matches!(&l.server, Server::Primary { gate: true, .. })).await;
+    say(&format!("driver: from wanting to lead until clients are let in: {:?}", begun.elapsed()));
     assert!(client.simple_query("SELECT 1").await.is_err());
     drop(connection.await);
     assert_eq!(set.application(&two, "INSERT INTO a VALUES (1) RETURNING x").as_deref(), Ok("1"));

@@ -1,7 +1,8 @@
 //! The driver against real PostgreSQL servers, under real supervisors in namespaces of their own.
 //!
-//! Needs PostgreSQL in /usr/lib/postgresql (or PGCONVOY_TEST_POSTGRES) and permission to make namespaces; says SKIPPED
-//! otherwise.
+//! Needs PostgreSQL in /usr/lib/postgresql and permission to make namespaces; says SKIPPED otherwise. As root, with
+//! PGCONVOY_TEST_ROOT an unpacked image and PGCONVOY_TEST_POSTGRES its directory of PostgreSQL's programs, that one is
+//! used.
 
 #![allow(
     clippy::unwrap_used,

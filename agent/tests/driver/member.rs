@@ -32,8 +32,10 @@ use tokio::{
 /// Longest wait in a test; the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn say(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+pub(crate) fn say(text: &str) {
+    // Not eprintln: past the capture of the test harness.
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "{text}").unwrap();
 }
 
 /// What these tests need of the machine.
@@ -41,6 +43,31 @@ pub(crate) struct Machine {
     programs: PathBuf,
     supervisor: PathBuf,
     namespaces: Vec<String>,
+    /// The root file system of another image; its user postgres has the number 999. For root only.
+    image: Option<PathBuf>,
+}
+
+/// Runs its further arguments as the first process of a container with the root file system in the first one.
+const ENTER: &str = r#"
+root=$1; shift
+mount --make-rprivate / && mount --bind "$root" "$root" && mount --bind /tmp "$root/tmp" &&
+mount --rbind /dev "$root/dev" && mount -t proc proc "$root/proc" && cd "$root" && pivot_root . mnt &&
+cd / && exec unshare --user --map-user=999 --map-group=999 -- "$@"
+"#;
+
+impl Machine {
+    /// A command that runs the supervisor as the first process of a container.
+    fn container(&self) -> Command {
+        let mut command = Command::new("unshare");
+        match &self.image {
+            None => command.args(&self.namespaces).arg("--mount-proc"),
+            Some(root) => {
+                command.args(["--mount", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "sh"]).arg(root)
+            }
+        };
+        command.arg(&self.supervisor);
+        command
+    }
 }
 
 /// The machine, or none after having said what is missing.
@@ -76,13 +103,14 @@ fn look_for_machine() -> Result<Machine, String> {
         None if root => return Err("there is no user postgres, whose name peer authentication needs".into()),
         None => options.push("--map-current-user".into()),
     }
+    let image = std::env::var_os("PGCONVOY_TEST_ROOT").map(PathBuf::from);
     let tried = Command::new("unshare").args(&options).args(["--mount-proc", "true"]).output();
     match tried {
         Ok(output) if output.status.success() => {}
         Ok(output) => return Err(format!("no namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(e) => return Err(format!("cannot run unshare: {e}")),
     }
-    Ok(Machine { programs, supervisor: build_supervisor(), namespaces: options })
+    Ok(Machine { programs, supervisor: build_supervisor(), namespaces: options, image })
 }
 
 /// The supervisor is another package's program: cargo makes it when it is not there or old, unless one is named.
@@ -127,11 +155,8 @@ impl Set {
             "host={} port={} user=shop dbname=orders sslmode=require connect_timeout=5",
             member.config.identity.pod_ip, self.port
         );
-        let psql = Command::new(self.machine.programs.join("psql"))
-            .args(["-qXAtc", sql, &conninfo])
-            .env("PGPASSWORD", "geheim")
-            .output()
-            .unwrap();
+        let psql = Command::new("psql").args(["-qXAtc", sql, &conninfo]).env("PGPASSWORD", "geheim").output();
+        let psql = psql.unwrap_or_else(|e| panic!("psql: {e}"));
         let text = |b: &[u8]| String::from_utf8_lossy(b).trim().to_owned();
         if psql.status.success() { Ok(text(&psql.stdout)) } else { Err(text(&psql.stderr)) }
     }
@@ -207,10 +232,9 @@ impl Set {
     fn container(&self, dir: &Path) -> Child {
         let socket = dir.join("run/supervisor.sock");
         let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-        let child = Command::new("unshare")
-            .args(&self.machine.namespaces)
-            .arg("--mount-proc")
-            .arg(&self.machine.supervisor)
+        let child = self
+            .machine
+            .container()
             .arg("--socket")
             .arg(&socket)
             .stdin(Stdio::null())
