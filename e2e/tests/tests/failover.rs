@@ -46,7 +46,8 @@ fn a_killed_postmaster_costs_an_epoch_and_no_write() {
     let client = Client::start(&set).unwrap();
     let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
     client.start_writing().unwrap();
-    set.kill(&leader, "postgres", "postgres").unwrap();
+    let kill = "kill -9 $(head -n 1 /var/lib/pgconvoy/pgdata/postmaster.pid)";
+    namespace.kubectl(&["exec", &leader, "-c", "postgres", "--", "sh", "-c", kill], "").unwrap();
     let seconds = outage(&set, &client, epoch);
     whole(&set, &client, "postmaster of the leader killed", seconds);
     assert_eq!(set.restarts(&leader, "postgres").unwrap(), 0, "the supervisor starts PostgreSQL, not the kubelet");
