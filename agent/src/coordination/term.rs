@@ -125,18 +125,15 @@ impl TermClient {
             .resource_version
             .clone()
             .ok_or_else(|| format!("PgTerm {name} came without a resourceVersion; it is not obeyed"))?;
-        let spec = spec.map_err(|e| {
-            format!("PgTerm {name} cannot be read ({e}); nobody obeys it. Put it back as it was")
-        })?;
+        let spec =
+            spec.map_err(|e| format!("PgTerm {name} cannot be read ({e}); nobody obeys it. Put it back as it was"))?;
         if spec.set_uid != self.set_uid {
             return Err(format!(
                 "PgTerm {name} belongs to a PgReplicaSet with UID {:?}, not to this one ({}); it is not obeyed",
                 spec.set_uid, self.set_uid
             ));
         }
-        let term = spec.read().map_err(|e| {
-            format!("PgTerm {name}: {e}; nobody obeys it. Put it back as it was")
-        })?;
+        let term = spec.read().map_err(|e| format!("PgTerm {name}: {e}; nobody obeys it. Put it back as it was"))?;
         Ok(Register { version, term })
     }
 

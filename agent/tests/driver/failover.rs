@@ -213,9 +213,11 @@ async fn log_that_is_gone_needs_a_copy() {
     let position = Position { timeline: TimelineId(1), end };
     one.admitted(&epoch(1), &two, Some(position)).await;
     one.value("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
-    one.value("ALTER SYSTEM SET wal_keep_size = 0").await;
-    one.value("ALTER SYSTEM SET min_wal_size = '32MB'").await;
-    one.value("SELECT pg_reload_conf()").await;
+    one.set(|s| {
+        s.parameters.insert("wal_keep_size".into(), "0".into());
+        s.parameters.insert("min_wal_size".into(), "32MB".into());
+    });
+    one.wait_value("SHOW wal_keep_size", "0").await;
     let there = format!(
         "SELECT count(*) FROM pg_ls_waldir() WHERE name = '{}'",
         one.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await
