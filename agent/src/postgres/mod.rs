@@ -5,6 +5,7 @@
 //! *observer* reports (also while the driver waits), the *guard* renews the permission and fences.
 
 mod accept;
+mod apply;
 mod configuration;
 mod disk;
 mod driver;
