@@ -369,7 +369,9 @@ fn volumes_of_a_deleted_set_are_kept_and_not_given_to_another() {
             (status == "True" && reason == "ForeignVolume").then_some(message)
         })
         .unwrap();
-    for words in ["quickstart-1-data", "quickstart-3-data", "hold data of an earlier replica set", "delete these claims"] {
+    for words in
+        ["quickstart-1-data", "quickstart-3-data", "hold data of an earlier replica set", "delete these claims"]
+    {
         assert!(said.contains(words), "{words}: {said}");
     }
     std::thread::sleep(Duration::from_secs(5));
