@@ -6,6 +6,7 @@
 mod copy;
 mod found;
 mod rewind;
+mod wal;
 
 pub(crate) use copy::clone;
 pub(crate) use found::found;

@@ -2,6 +2,7 @@
 //!
 //! The data keeps its name: up to the fork it is what it was, and what lay beyond was never acknowledged under a quorum.
 
+use super::wal;
 use crate::postgres::{Error, FILES, Marker, Postgres, making};
 use pgconvoy_crds::pod;
 use pgconvoy_ha::Data;
@@ -51,7 +52,9 @@ pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(
         k.data = Data::HalfMade;
         k.problem = None;
     });
+    let before = wal::end_of(postgres, leader, address).await?;
     postgres.programs.output("pg_rewind", arguments(false), DOING).await?;
+    wal::complete(postgres, leader, address, before).await?;
     // The leader's own mark came along with its other files.
     let marker = Marker { set_uid: postgres.config.identity.set_uid.clone(), incarnation, fresh: false };
     let volume = paths.volume.clone();

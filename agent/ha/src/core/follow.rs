@@ -91,6 +91,10 @@ impl Core {
             // It streams in this epoch already (the agent was restarted): it was admitted once.
             (None, Server::Standby { following: Some(epoch), .. }) if *epoch == term.epoch => tag.slot(),
             (None, _) => {
+                if self.rewound_in_vain(term) {
+                    self.copy(term, leader, true);
+                    return;
+                }
                 self.detach();
                 match self.my_position() {
                     Some(position) => {
@@ -113,6 +117,13 @@ impl Core {
         } else {
             self.say_problem();
         }
+    }
+
+    /// Whether data was rewound in this epoch and its position is still not known long after: it does not become whole.
+    fn rewound_in_vain(&self, term: &Term) -> bool {
+        let rewound = self.rewinds.epoch.as_ref() == Some(&term.epoch) && self.rewinds.tries > 0;
+        let late = self.now.since(self.rewinds.since) > REWIND_LIMIT;
+        rewound && late && term.phase == Phase::Active && self.my_position().is_none()
     }
 
     /// Whether a rewind is under way, which must not be disturbed.
@@ -219,6 +230,9 @@ impl Core {
                     self.me
                 ),
             );
+        }
+        if matches!(verdict, Verdict::Admitted { .. }) {
+            self.rewinds = Rewinds::default();
         }
         self.admission = Some(Admission { epoch, incarnation, verdict, positioned });
     }
