@@ -105,7 +105,8 @@ impl Observer {
         };
         let sql = "SELECT pg_is_in_recovery(), current_setting('pgconvoy.following', true), \
                    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'), \
-                   (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver WHERE status = 'streaming')";
+                   (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver WHERE status = 'streaming'), \
+                   current_setting('pgconvoy.gate', true)";
         let row = session.row(DOING, sql).await?;
         let receiving = row.get::<u32>(2, DOING)? > 0;
         let server = if row.flag(0) {
@@ -115,7 +116,10 @@ impl Observer {
             Server::Standby { following, receiving, live, position }
         } else {
             match epoch.parse::<Epoch>() {
-                Ok(epoch) => self.primary(&session, known, epoch).await?,
+                Ok(epoch) => {
+                    let open = row.text(4) == Some("open");
+                    self.primary(&session, known, epoch, open).await?
+                }
                 Err(_) => {
                     tracing::error!("PostgreSQL was made writable by somebody else; it must be killed");
                     self.postgres.rogue.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -144,13 +148,16 @@ impl Observer {
         }
     }
 
-    async fn primary(&mut self, session: &Session, known: &Known, epoch: Epoch) -> Result<Server, Error> {
+    /// `open`: whether the server itself says that clients are let in. They only ever are behind the barrier, so a new
+    /// agent learns from it that both were done, and does not shut out clients to do them again.
+    async fn primary(&mut self, session: &Session, known: &Known, epoch: Epoch, open: bool) -> Result<Server, Error> {
         let (timeline, flushed) = self.postgres.own_end(session).await?;
         let fork = self.fork(timeline).await?;
         let streams = self.streams(session, &epoch, flushed).await?;
         let in_force = known.in_force.as_ref().filter(|(e, _)| *e == epoch).map(|(_, rule)| rule.clone());
-        let barrier = known.barrier.as_ref() == Some(&epoch);
-        Ok(Server::Primary { barrier, gate: known.gate && barrier, epoch, timeline, fork, in_force, streams })
+        let barrier = open || known.barrier.as_ref() == Some(&epoch);
+        let gate = open || (known.gate && barrier);
+        Ok(Server::Primary { barrier, gate, epoch, timeline, fork, in_force, streams })
     }
 
     async fn fork(&mut self, timeline: TimelineId) -> Result<Option<(TimelineId, Lsn)>, Error> {

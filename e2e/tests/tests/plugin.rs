@@ -62,6 +62,9 @@ fn a_set_is_shown_opened_and_heard() {
     assert_eq!(early.code, 1, "{}{}", early.out, early.err);
     assert!(early.out.contains("not Ready"), "{}", early.out);
     namespace.kubectl(&["wait", "--for=condition=Ready", "--timeout=110s", "pgrs/shown"], "").unwrap();
+    // The agents say so at once, the kubelet a probe later; the plugin wants to hear both.
+    let pods = ["wait", "--for=condition=Ready", "--timeout=60s", "pod", "-l", "pgconvoy.dev/set=shown"];
+    namespace.kubectl(&pods, "").unwrap();
 
     shown(&ask);
     opened(&ask);
