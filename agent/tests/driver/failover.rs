@@ -152,7 +152,8 @@ async fn a_new_agent_adopts_what_runs() {
     let (server, before) = (one.value(started).await, one.value(sender).await);
     let counted = rule(&epoch(1), &one, &[&two], 1);
     one.restart_driver(WantKind::Keep).await;
-    let seen = |l: &pgconvoy_ha::Local| matches!(&l.server, Server::Primary { epoch: e, in_force: None, barrier: false, .. } if *e == epoch(1));
+    // The server itself says that clients are let in, so they are not shut out while the new agent finds its way.
+    let seen = |l: &pgconvoy_ha::Local| matches!(&l.server, Server::Primary { epoch: e, in_force: None, barrier: true, gate: true, .. } if *e == epoch(1));
     one.until("what runs", seen).await;
     one.reach(WantKind::Lead { epoch: epoch(1), rule: counted.clone(), gate: true }).await;
     let local = one.local().unwrap();
