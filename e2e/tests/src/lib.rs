@@ -21,6 +21,7 @@ use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running cluster of `e2e/cluster/kcl`.
@@ -221,6 +222,23 @@ impl Namespace {
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
+}
+
+/// A namespace on the cluster of the environment, for the test of this purpose, with our operator on the cluster: it is
+/// installed once in a process.
+///
+/// # Errors
+/// As [`Cluster::from_env`], [`Cluster::install_operator`] and [`Cluster::namespace`].
+pub fn with_operator(purpose: &str) -> anyhow::Result<Namespace> {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let cluster = Cluster::from_env()?;
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*installed {
+        cluster.install_operator()?;
+        *installed = true;
+    }
+    drop(installed);
+    cluster.namespace(purpose)
 }
 
 /// Where the operator is installed.

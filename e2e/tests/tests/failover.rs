@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Cluster, Namespace, Set, eventually};
-use std::sync::OnceLock;
+use pgconvoy_e2e::{Client, Set, eventually, with_operator};
 use std::time::{Duration, Instant};
 
 /// For what takes one start of a member.
@@ -12,13 +11,6 @@ const SOON: Duration = Duration::from_secs(60);
 const LATER: Duration = Duration::from_secs(180);
 /// How long an outage may last on a loaded machine; what is measured is printed.
 const OUTAGE: Duration = Duration::from_secs(40);
-
-fn prepared(purpose: &str) -> Namespace {
-    static OPERATOR: OnceLock<()> = OnceLock::new();
-    let cluster = Cluster::from_env().unwrap();
-    OPERATOR.get_or_init(|| cluster.install_operator().unwrap());
-    cluster.namespace(purpose).unwrap()
-}
 
 /// Waits for a later epoch in which writes are acknowledged again; how long that took.
 fn outage(set: &Set<'_>, client: &Client<'_>, epoch: i64) -> f64 {
@@ -40,7 +32,7 @@ fn whole(set: &Set<'_>, client: &Client<'_>, what: &str, seconds: f64) {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_killed_postmaster_costs_an_epoch_and_no_write() {
-    let namespace = prepared("postmaster");
+    let namespace = with_operator("postmaster").unwrap();
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, LATER).unwrap();
     let client = Client::start(&set).unwrap();
@@ -56,7 +48,7 @@ fn a_killed_postmaster_costs_an_epoch_and_no_write() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_frozen_leader_is_replaced_and_comes_back_as_a_follower() {
-    let namespace = prepared("frozen");
+    let namespace = with_operator("frozen").unwrap();
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, LATER).unwrap();
     let client = Client::start(&set).unwrap();
@@ -77,7 +69,7 @@ fn a_frozen_leader_is_replaced_and_comes_back_as_a_follower() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_leader_whose_node_loses_power_is_replaced() {
-    let namespace = prepared("power");
+    let namespace = with_operator("power").unwrap();
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, LATER).unwrap();
     let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());

@@ -2,23 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Cluster, Door, Namespace, OPERATOR_NAMESPACE, Set, eventually};
+use pgconvoy_e2e::{Client, Door, Namespace, OPERATOR_NAMESPACE, Set, eventually, with_operator};
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// For what takes one start of a member.
 const SOON: Duration = Duration::from_secs(60);
 /// For what takes several, or a copy.
 const LATER: Duration = Duration::from_secs(120);
-
-/// A namespace on the cluster, with our operator on it.
-fn prepared(purpose: &str) -> Namespace {
-    static OPERATOR: OnceLock<()> = OnceLock::new();
-    let cluster = Cluster::from_env().unwrap();
-    OPERATOR.get_or_init(|| cluster.install_operator().unwrap());
-    cluster.namespace(purpose).unwrap()
-}
 
 /// The set of examples/quickstart.yaml, Ready, and a client.
 fn quickstart(namespace: &Namespace) -> Set<'_> {
@@ -52,7 +43,7 @@ fn replaced(set: &Set<'_>, pod: &str, old: &str) {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn the_example_is_ready_within_a_minute_and_serves() {
-    let namespace = prepared("ready");
+    let namespace = with_operator("ready").unwrap();
     let begin = Instant::now();
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, SOON).unwrap();
@@ -78,7 +69,7 @@ fn the_example_is_ready_within_a_minute_and_serves() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_deleted_follower_pod_is_back_and_caught_up_by_itself() {
-    let namespace = prepared("follower");
+    let namespace = with_operator("follower").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     fill(&client);
@@ -104,7 +95,7 @@ fn a_deleted_follower_pod_is_back_and_caught_up_by_itself() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_follower_that_lost_its_volume_is_copied_anew() {
-    let namespace = prepared("volume");
+    let namespace = with_operator("volume").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     fill(&client);
@@ -134,7 +125,7 @@ fn a_follower_that_lost_its_volume_is_copied_anew() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn scaling_to_five_and_back_to_three() {
-    let namespace = prepared("scale");
+    let namespace = with_operator("scale").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     fill(&client);
@@ -167,7 +158,7 @@ fn scaling_to_five_and_back_to_three() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_single_member_serves_and_comes_back() {
-    let namespace = prepared("single");
+    let namespace = with_operator("single").unwrap();
     let set = namespace.example("single.yaml", "single").unwrap();
     set.ready(1, SOON).unwrap();
     let client = Client::start(&set).unwrap();
@@ -183,7 +174,7 @@ fn a_single_member_serves_and_comes_back() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn of_two_members_each_commit_waits_for_the_other() {
-    let namespace = prepared("pair");
+    let namespace = with_operator("pair").unwrap();
     let set = namespace.example("two-members.yaml", "pair").unwrap();
     set.ready(2, SOON).unwrap();
     let client = Client::start(&set).unwrap();
@@ -205,7 +196,7 @@ fn of_two_members_each_commit_waits_for_the_other() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn asynchronous_commits_wait_for_nobody() {
-    let namespace = prepared("async");
+    let namespace = with_operator("async").unwrap();
     let set = namespace.example("async.yaml", "async").unwrap();
     set.ready(3, SOON).unwrap();
     let client = Client::start(&set).unwrap();
@@ -219,7 +210,7 @@ fn asynchronous_commits_wait_for_nobody() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_killed_agent_takes_nothing_with_it() {
-    let namespace = prepared("agent");
+    let namespace = with_operator("agent").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     let epoch = set.epoch().unwrap();
@@ -246,7 +237,7 @@ fn a_killed_agent_takes_nothing_with_it() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_deleted_leader_pod_loses_no_acknowledged_write() {
-    let namespace = prepared("leader");
+    let namespace = with_operator("leader").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     let (epoch, leader, pods) = (set.epoch().unwrap(), set.leader().unwrap(), set.pods().unwrap());
@@ -268,7 +259,7 @@ fn a_deleted_leader_pod_loses_no_acknowledged_write() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn an_idle_set_writes_nothing() {
-    let namespace = prepared("idle");
+    let namespace = with_operator("idle").unwrap();
     let cluster = namespace.cluster();
     // Others' namespaces are still going away, perhaps.
     eventually("quiet", LATER, || {
@@ -308,7 +299,7 @@ fn an_idle_set_writes_nothing() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn operators_may_be_deleted_at_any_time() {
-    let namespace = prepared("operators");
+    let namespace = with_operator("operators").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     let (epoch, pods) = (set.epoch().unwrap(), set.pods().unwrap());
@@ -332,7 +323,7 @@ fn operators_may_be_deleted_at_any_time() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn without_an_operator_the_set_serves() {
-    let namespace = prepared("uninstall");
+    let namespace = with_operator("uninstall").unwrap();
     let set = quickstart(&namespace);
     let client = Client::start(&set).unwrap();
     let (epoch, pods, claims) = (set.epoch().unwrap(), set.pods().unwrap(), set.claims().unwrap());
@@ -355,7 +346,7 @@ fn without_an_operator_the_set_serves() {
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn volumes_of_a_deleted_set_are_kept_and_not_given_to_another() {
-    let namespace = prepared("kept");
+    let namespace = with_operator("kept").unwrap();
     let set = quickstart(&namespace);
     fill(&Client::start(&set).unwrap());
     let claims = set.claims().unwrap();
