@@ -56,6 +56,12 @@ impl Frames {
         self.unflushed || !self.outgoing.is_empty()
     }
 
+    /// Drops what is waiting, when there is nobody to take it.
+    pub(crate) fn forget(&mut self) {
+        self.outgoing.clear();
+        self.unflushed = false;
+    }
+
     /// Sends what is waiting. Cancel-safe: what was not sent goes first the next time.
     pub(crate) async fn flush(&mut self, doing: &'static str) -> Result<(), Error> {
         while self.outgoing.has_remaining() {

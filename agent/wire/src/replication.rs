@@ -123,6 +123,8 @@ pub struct Replication {
     heard: Instant,
     /// When it has been asked for a sign of life since then.
     asked: Option<Instant>,
+    /// The server takes nothing more. What it has sent before is still read: the last of it says why.
+    deaf: bool,
 }
 
 impl Client {
@@ -152,7 +154,7 @@ impl Client {
         // Nothing is confirmed before the caller has confirmed it: 0/0 tells the server nothing.
         let status = Status::default();
         let idle_timeout = options.idle_timeout;
-        Ok(Replication { client: self, state, status, idle_timeout, heard: Instant::now(), asked: None })
+        Ok(Replication { client: self, state, status, idle_timeout, heard: Instant::now(), asked: None, deaf: false })
     }
 }
 
@@ -234,10 +236,11 @@ impl Replication {
         }
     }
 
-    /// Tells the server how far this receiver is. Positions must not go back.
+    /// Tells the server how far this receiver is. Positions must not go back. That the server has closed the
+    /// connection is no error here: [`Replication::next`] first gives all that it had sent.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when the server takes nothing for `idle_timeout`, [`Error::Cut`].
+    /// [`Error::Timeout`] when the server takes nothing for `idle_timeout`.
     pub async fn send_status(&mut self, status: Status) -> Result<(), Error> {
         self.status = status;
         if self.state != State::Streaming {
@@ -298,7 +301,19 @@ impl Replication {
 
     async fn flush(&mut self) -> Result<(), Error> {
         let peer = self.client.frames.peer();
-        within(self.idle_timeout, &peer, DOING, self.client.frames.flush(DOING)).await
+        if self.deaf {
+            self.client.frames.forget();
+            return Ok(());
+        }
+        match within(self.idle_timeout, &peer, DOING, self.client.frames.flush(DOING)).await {
+            Err(Error::Cut { source, .. }) => {
+                tracing::debug!(%peer, "the server takes no more answers ({source}); reading what it had sent");
+                self.deaf = true;
+                self.client.frames.forget();
+                Ok(())
+            }
+            done => done,
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::server::NAME;
 use bytes::{BufMut, BytesMut};
-use pgconvoy_wire::{Client, Config, Error, Password, Target};
+use pgconvoy_terms::Lsn;
+use pgconvoy_wire::{Client, Config, Error, Event, Password, ReplicationOptions, Status, Target};
 use std::{net::Ipv4Addr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
 };
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -94,4 +95,35 @@ async fn nobody_there_is_said_so() {
     let error = Client::connect(&config).await.unwrap_err();
     assert_eq!(error.reason(), "Connect");
     assert!(error.to_string().contains("/nonexistent/.s.PGSQL.1"), "{error}");
+}
+
+/// A stopping walsender asks for an answer, hears from the status before it that all has arrived, says good-bye and
+/// closes: the answer meets a closed connection, and the good-bye behind the question must still be read.
+#[tokio::test]
+async fn a_good_bye_is_read_although_nobody_takes_the_answer_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join(".s.PGSQL.1")).unwrap();
+    let (closed, wait) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = [0; 4096];
+        let hello = [authentication(0, b""), message(b'S', b"server_version\x0017.1\0"), message(b'Z', b"I")].concat();
+        for answer in [hello, message(b'W', b"\0\0\0")] {
+            assert!(stream.read(&mut heard).await.unwrap() > 0);
+            stream.write_all(&answer).await.unwrap();
+        }
+        let question = message(b'd', &[&b"k"[..], &[0; 16], &[1]].concat());
+        let good_bye = [&question, &question, &message(b'C', b"COPY 0\0")[..]].concat();
+        stream.write_all(&good_bye).await.unwrap();
+        drop(stream);
+        closed.send(()).unwrap();
+    });
+    let config = Config::new(Target::Unix { dir: dir.path().to_owned(), port: 1 }, "u");
+    let client = Client::connect(&config).await.unwrap();
+    let mut stream = client.start_replication(&ReplicationOptions::new(Lsn(0))).await.unwrap();
+    wait.await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Event::Keepalive { reply_requested: true, .. }));
+    stream.send_status(Status::all(Lsn(1))).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Event::Keepalive { reply_requested: true, .. }));
+    assert_eq!(stream.next().await.unwrap(), Event::ServerStopped);
 }
