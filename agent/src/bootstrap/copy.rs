@@ -48,7 +48,7 @@ pub(crate) async fn clone(
         let paths = paths.clone();
         move || making::begin(&paths)
     };
-    postgres.disk.run("emptying the data directory", EMPTYING, begin).await?;
+    let _alone = postgres.disk.run("emptying the data directory", EMPTYING, begin).await?;
     postgres.facts.set(|k| k.data = Data::HalfMade);
     tracing::info!(%from, %incarnation, "copying the set's data");
     let copied = copy(postgres, client).await;

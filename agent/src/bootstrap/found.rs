@@ -29,7 +29,7 @@ pub(crate) async fn found(postgres: &Postgres, incarnation: &Incarnation) -> Res
         let paths = paths.clone();
         move || making::begin(&paths)
     };
-    postgres.disk.run("emptying the data directory", FLUSH, begin).await?;
+    let _alone = postgres.disk.run("emptying the data directory", FLUSH, begin).await?;
     postgres.facts.set(|k| k.data = Data::HalfMade);
     let (major, _) = postgres.image().await?;
     let settings = postgres.settings.borrow().clone();

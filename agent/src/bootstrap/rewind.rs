@@ -47,7 +47,7 @@ pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(
         let paths = paths.clone();
         move || making::begin_in_place(&paths)
     };
-    postgres.disk.run("marking the data as being rewound", FILES, begin).await?;
+    let _alone = postgres.disk.run("marking the data as being rewound", FILES, begin).await?;
     postgres.facts.set(|k| {
         k.data = Data::HalfMade;
         k.problem = None;

@@ -34,6 +34,7 @@ impl Programs {
             args: args.into_iter().collect(),
             // Messages that we read are in English, and the server's own locale comes from its configuration.
             env: ["LC_ALL=C", "PGDATA"].map(OsString::from).to_vec(),
+            lock: None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
     sql::{Address, Session},
     supervisor::{self, Supervisor},
     timelines,
-    volume::Marker,
+    volume::{self, Marker},
 };
 use crate::settings::{Addresses, Paths, PostgresReport, PostgresSettings};
 use pgconvoy_ha::{Permission, Want};
@@ -211,7 +211,9 @@ impl Postgres {
             Start::Standby => STANDBY.to_owned(),
             Start::Founder(epoch, _) => epoch.to_string(),
         };
-        let program = self.programs.program("postgres", ["-D".into(), self.paths().pgdata.clone().into_os_string()]);
+        let mut program =
+            self.programs.program("postgres", ["-D".into(), self.paths().pgdata.clone().into_os_string()]);
+        program.lock = Some(volume::server_lock(self.paths()).into_os_string());
         tracing::info!(epoch, "starting PostgreSQL");
         self.supervisor.start(&epoch, supervisor::permit(self.permission()), program).await?;
         self.wait_ready().await.map(drop)
@@ -288,6 +290,7 @@ impl Postgres {
 
 /// Everything on disk before a start. The supervisor has said that nothing runs.
 fn prepare(paths: &Paths, founder: bool, port: u16, files: &Files) -> Result<(), Error> {
+    let _alone = volume::no_server(paths)?;
     let at = |name: &str| paths.pgdata.join(name);
     let marker = Marker::read(&paths.pgdata)?.and_then(Result::ok);
     let Some(marker) = marker else {

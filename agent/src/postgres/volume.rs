@@ -82,17 +82,39 @@ pub(crate) fn making(paths: &Paths) -> PathBuf {
     paths.state.join("making")
 }
 
-/// Says that what is in the data directory is worthless from now on, and empties it.
-pub(crate) fn begin(paths: &Paths) -> Result<(), Error> {
+/// Says that what is in the data directory is worthless from now on, and empties it. The lock is for as long as the data
+/// is being made.
+pub(crate) fn begin(paths: &Paths) -> Result<Lock, Error> {
     disk::make_directory(&paths.state)?;
+    let lock = no_server(paths)?;
     disk::write(&making(paths), b"a clone or initdb has begun and has not ended\n")?;
     disk::make_directory(&paths.pgdata)?;
-    disk::empty_directory(&paths.pgdata)
+    disk::empty_directory(&paths.pgdata)?;
+    Ok(lock)
 }
 
-/// Says that what is in the data directory is worthless from now on, and leaves it there.
-pub(crate) fn begin_in_place(paths: &Paths) -> Result<(), Error> {
-    disk::write(&making(paths), b"a rewind has begun and has not ended\n")
+/// Says that what is in the data directory is worthless from now on, and leaves it there. The lock is as for [`begin`].
+pub(crate) fn begin_in_place(paths: &Paths) -> Result<Lock, Error> {
+    let lock = no_server(paths)?;
+    disk::write(&making(paths), b"a rewind has begun and has not ended\n")?;
+    Ok(lock)
+}
+
+/// The file that PostgreSQL, with all that came of it, holds a lock on.
+pub(crate) fn server_lock(paths: &Paths) -> PathBuf {
+    paths.state.join("postgres.lock")
+}
+
+/// Makes sure that no PostgreSQL runs on the volume, and that none is started. The agent's own lock does not tell: its
+/// pod's PostgreSQL outlives it, and a second pod of this node would find the lock free.
+pub(crate) fn no_server(paths: &Paths) -> Result<Lock, Error> {
+    Lock::on(&server_lock(paths))?.ok_or_else(|| {
+        Error::NotYet(
+            "PostgreSQL of another pod of this member still runs on the volume; waiting until it is gone. If that pod \
+             was deleted by force, its node has yet to notice"
+                .into(),
+        )
+    })
 }
 
 /// Says that the data directory is complete: its mark is written, everything is durable, then the file goes.
@@ -181,24 +203,27 @@ fn system_id(pgdata: &Path) -> Result<SystemId, Error> {
     Ok(SystemId(u64::from_ne_bytes(bytes)))
 }
 
-/// The lock that keeps a second pod off the volume, for as long as the agent lives.
+/// A lock on the volume that ends with whoever has it. Two pods of one node may mount a volume at the same time.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: nix::fcntl::Flock<fs::File>,
 }
 
 impl Lock {
-    /// Takes it; none when somebody else has it.
+    /// Takes the one of the member's agent; none when another agent has it.
     pub(crate) fn take(paths: &Paths) -> Result<Option<Self>, Error> {
-        use nix::fcntl::{Flock, FlockArg};
         disk::make_directory(&paths.state)?;
-        let path = paths.state.join("lock");
-        let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(Error::disk("open", &path))?;
+        Self::on(&paths.state.join("lock"))
+    }
+
+    fn on(path: &Path) -> Result<Option<Self>, Error> {
+        use nix::fcntl::{Flock, FlockArg};
+        let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = open.map_err(Error::disk("open", path))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(Self { _file: file })),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => Err(Error::disk("lock", &path)(e.into())),
+            Err((_, e)) => Err(Error::disk("lock", path)(e.into())),
         }
     }
 }
@@ -282,5 +307,19 @@ mod tests {
         assert!(lock.is_some() && Lock::take(&paths).unwrap().is_none());
         drop(lock);
         assert!(Lock::take(&paths).unwrap().is_some());
+    }
+
+    #[test]
+    fn nothing_is_touched_while_a_server_runs() {
+        let (_dir, paths) = volume();
+        good(&paths);
+        let server = no_server(&paths).unwrap();
+        for refused in [begin(&paths), begin_in_place(&paths)] {
+            assert!(refused.unwrap_err().to_string().contains("another pod of this member still runs"));
+        }
+        assert!(matches!(inspect(&paths, "u", 15).unwrap(), Data::Good { .. }));
+        drop(server);
+        drop(begin_in_place(&paths).unwrap());
+        assert_eq!(inspect(&paths, "u", 15).unwrap(), Data::HalfMade);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Launch {
     /// The program, for the sentence when it cannot be executed.
     exec: OsString,
     cwd: OsString,
+    lock: OsString,
 }
 
 /// What a [`Launch`] came to.
@@ -87,7 +88,8 @@ impl Launcher {
             report: report_end.as_fd(),
         };
         let pid = sys::spawn(&image, &descriptors)?;
-        Ok((pid, Launch { report, exec: program.exec.clone(), cwd: program.cwd.clone() }))
+        let lock = program.lock.clone().unwrap_or_default();
+        Ok((pid, Launch { report, exec: program.exec.clone(), cwd: program.cwd.clone(), lock }))
     }
 }
 
@@ -119,6 +121,12 @@ impl Launch {
             sys::STAGE_CHDIR => {
                 format!("cannot run {exec} in the directory {cwd}: {error}; is the volume mounted in this container?")
             }
+            sys::STAGE_LOCK if error == Errno::EWOULDBLOCK => format!(
+                "cannot run {exec}: another process holds the lock {}; PostgreSQL of another pod of this member may still \
+                 run on the volume",
+                self.lock.display()
+            ),
+            sys::STAGE_LOCK => format!("cannot run {exec}: the lock {} cannot be taken: {error}", self.lock.display()),
             sys::STAGE_EXEC => format!("cannot execute {exec}: {error}; does the container's image have it?"),
             _ => format!("cannot prepare the process for {exec}: {error}"),
         }
@@ -161,6 +169,10 @@ fn image(program: &Program, inherited: impl Iterator<Item = (OsString, OsString)
         args: args.cloned().map(text).collect::<Option<_>>()?,
         env: env.into_iter().map(|e| CString::new(pair(e)).ok()).collect::<Option<_>>()?,
         cwd: text(program.cwd.clone())?,
+        lock: match &program.lock {
+            Some(lock) => Some(text(lock.clone())?),
+            None => None,
+        },
     })
 }
 
@@ -175,6 +187,7 @@ mod tests {
             cwd: "/".into(),
             args: vec!["-D".into(), "".into()],
             env: ["PATH=/a::/b", "GONE", "EMPTY=", "E=1=2"].map(OsString::from).to_vec(),
+            lock: None,
         };
         let inherited = [("PATH", "/x"), ("GONE", "1"), ("KEPT", "2")].map(|(k, v)| (k.into(), v.into()));
         let image = image(&program, inherited.into_iter()).unwrap();

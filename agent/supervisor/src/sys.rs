@@ -76,6 +76,8 @@ pub(crate) struct Image {
     pub(crate) env: Vec<CString>,
     /// The working directory.
     pub(crate) cwd: CString,
+    /// A file to lock before, if any.
+    pub(crate) lock: Option<CString>,
 }
 
 /// The descriptors of a new process. None of them is 0, 1 or 2.
@@ -92,6 +94,7 @@ pub(crate) struct Descriptors<'a> {
 pub(crate) const STAGE_CHDIR: i32 = 1;
 pub(crate) const STAGE_EXEC: i32 = 2;
 pub(crate) const STAGE_SETUP: i32 = 3;
+pub(crate) const STAGE_LOCK: i32 = 4;
 
 /// Forks; the child leads a process group of its own, has default signals, and executes the program.
 pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid, Errno> {
@@ -102,6 +105,7 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
     let output = descriptors.output.map(|(out, err)| (out.as_raw_fd(), err.as_raw_fd()));
     let report = descriptors.report.as_raw_fd();
     let cwd = image.cwd.as_ptr();
+    let lock = image.lock.as_ref().map_or(ptr::null(), |l| l.as_ptr());
 
     // SAFETY: the process has several threads, so the child may only make calls that are async-signal-safe until it
     // executes. `child` makes such calls only, allocates nothing, cannot panic and does not return.
@@ -114,7 +118,7 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
         ForkResult::Child => {
             // SAFETY: the pointers are NUL-terminated strings and NULL-terminated lists of such, which live in this
             // frame and in `image`; the descriptors are open.
-            unsafe { child(&candidates, &args, &env, cwd, stdin, output, report) }
+            unsafe { child(&candidates, &args, &env, cwd, lock, stdin, output, report) }
         }
     }
 }
@@ -122,12 +126,14 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
 /// The child between `fork` and `execve`.
 ///
 /// # Safety
-/// The lists are NULL-terminated lists of NUL-terminated strings, `cwd` is one, the descriptors are open and above 2.
+/// The lists are NULL-terminated lists of NUL-terminated strings, `cwd` is one, `lock` is one or NULL, the descriptors
+/// are open and above 2.
 unsafe fn child(
     candidates: &[*const c_char],
     args: &[*const c_char],
     env: &[*const c_char],
     cwd: *const c_char,
+    lock: *const c_char,
     stdin: c_int,
     output: Option<(c_int, c_int)>,
     report: c_int,
@@ -158,6 +164,14 @@ unsafe fn child(
         libc::sigemptyset(empty.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut());
 
+        if !lock.is_null() {
+            // Not close-on-exec: whoever comes of the program shares the lock, and the last to end gives it up. Here and
+            // not in the server, which a hung volume must not hang.
+            let file = libc::open(lock, libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW, 0o600 as libc::c_uint);
+            if file < 0 || libc::flock(file, libc::LOCK_EX | libc::LOCK_NB) < 0 {
+                fail(report, STAGE_LOCK, Errno::last_raw());
+            }
+        }
         if libc::chdir(cwd) < 0 {
             fail(report, STAGE_CHDIR, Errno::last_raw());
         }

@@ -8,8 +8,9 @@
 //! ```text
 //! HELLO 1                                                        OK HELLO 1 boot=<ms>
 //! STATUS                                                         OK STATUS postgres=<pid|-> epoch=<text|-> …
-//! START id= epoch= permit=<forever|ms> cwd= exec= arg=* env=*    OK START pid=<n>
-//! RUN id= timeout_ms= cwd= exec= arg=* env=* [stdin=]            OK RUN pid=<n>   later: DONE id= exit= out= err= …
+//! START id= epoch= permit=<forever|ms> cwd= exec= arg=* env=*
+//!       [lock=]                                                  OK START pid=<n>
+//! RUN id= timeout_ms= cwd= exec= arg=* env=* [lock=] [stdin=]    OK RUN pid=<n>   later: DONE id= exit= out= err= …
 //! PERMIT epoch= until=<forever|ms>                               OK PERMIT
 //! EPOCH from= to= until=<forever|ms>                             OK EPOCH
 //! SIGNAL to=postgres sig=<HUP|INT|TERM|QUIT|KILL|USR1>           OK SIGNAL

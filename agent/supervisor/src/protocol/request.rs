@@ -21,6 +21,9 @@ pub struct Program {
     pub args: Vec<OsString>,
     /// What is laid over the container's environment: `NAME=value` sets, `NAME` alone removes.
     pub env: Vec<OsString>,
+    /// A file (made if it is not there) that the program must be alone in locking, by `flock`. The lock lasts until the
+    /// last process that came of the program has ended, so it outlives a postmaster as long as its backends do.
+    pub lock: Option<OsString>,
 }
 
 /// One request.
@@ -110,7 +113,7 @@ impl Request {
             "ACK" => words.end(Self::Ack),
             "EXIT" => words.end(Self::Exit),
             "START" => {
-                let f = words.fields(&["id", "epoch", "permit", "cwd", "exec", "arg", "env"])?;
+                let f = words.fields(&["id", "epoch", "permit", "cwd", "exec", "arg", "env", "lock"])?;
                 Ok(Self::Start {
                     id: words::decode_name("id", f.one("id")?)?,
                     epoch: words::decode_name("epoch", f.one("epoch")?)?,
@@ -118,7 +121,9 @@ impl Request {
                     program: Program::from_fields(&f)?,
                 })
             }
-            "RUN" => Self::parse_run(&words.fields(&["id", "timeout_ms", "cwd", "exec", "arg", "env", "stdin"])?),
+            "RUN" => {
+                Self::parse_run(&words.fields(&["id", "timeout_ms", "cwd", "exec", "arg", "env", "lock", "stdin"])?)
+            }
             "PERMIT" => {
                 let f = words.fields(&["epoch", "until"])?;
                 Ok(Self::Permit {
@@ -229,6 +234,7 @@ impl Program {
             cwd: filled("cwd", f.one("cwd")?)?,
             args: f.many("arg").map(|a| read("arg", a)).collect::<Result<_, _>>()?,
             env: f.many("env").map(|e| read("env", e)).collect::<Result<_, _>>()?,
+            lock: f.maybe("lock")?.map(|l| filled("lock", l)).transpose()?,
         };
         match program.env.iter().find(|e| nameless(e)) {
             None => Ok(program),
@@ -242,5 +248,6 @@ impl Program {
         field("exec", &self.exec);
         self.args.iter().for_each(|a| field("arg", a));
         self.env.iter().for_each(|e| field("env", e));
+        self.lock.iter().for_each(|l| field("lock", l));
     }
 }

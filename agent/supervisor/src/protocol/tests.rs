@@ -42,6 +42,7 @@ impl Random {
             cwd: filled(self.text(20)),
             args: (0..self.below(5)).map(|_| self.text(30)).collect(),
             env: (0..self.below(5)).map(|i| [OsString::from(format!("N{i}=")), self.text(30)].concat_os()).collect(),
+            lock: (self.below(2) == 0).then(|| filled(self.text(20))),
         }
     }
 
@@ -230,7 +231,7 @@ fn limits() {
     let run = |args, stdin| Request::Run {
         id: "x".into(),
         timeout: Duration::from_secs(1),
-        program: Program { exec: "x".into(), cwd: "/".into(), args, env: vec![] },
+        program: Program { exec: "x".into(), cwd: "/".into(), args, ..Program::default() },
         stdin: Some(stdin),
     };
     assert!(run(vec![], vec![b'a'; MAX_STDIN]).to_line().is_ok());

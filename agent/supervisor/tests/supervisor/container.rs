@@ -240,7 +240,7 @@ pub(crate) fn program(words: &[&str]) -> Program {
         exec: words[0].into(),
         cwd: "/".into(),
         args: words[1..].iter().map(Into::into).collect(),
-        env: Vec::new(),
+        ..Program::default()
     }
 }
 

@@ -34,6 +34,7 @@ fn a_tool_gets_what_it_is_given() {
             cwd: "/usr/lib".into(),
             args: ["-c", script, "x", "a b\n%", ""].map(Into::into).into(),
             env: vec!["A=1 = 2".into()],
+            lock: None,
         },
         stdin: Some(b"in\0put".repeat(5000)),
     };
@@ -162,6 +163,34 @@ fn what_cannot_be_executed_is_said() {
     let status = client.status();
     assert_eq!((status.postgres, status.permit, status.tools), (None, None, 0));
     wait_for("no zombies", || container.others().is_empty());
+}
+
+/// Two pods on one volume: what the first left running keeps the second out, until the last process of it is gone.
+#[test]
+fn a_lock_lasts_as_long_as_anything_that_came_of_the_program() {
+    let (Some(first), Some(second)) = (Container::start(), Container::start()) else { return };
+    let volume = tempfile::tempdir().unwrap();
+    let locked = Program { lock: Some(volume.path().join("postgres.lock").into()), ..pretender() };
+    let (mut one, mut other) = (first.client(), second.client());
+    assert!(matches!(one.ask(&start("1.a", Permit::Forever, locked.clone())), Response::Start { .. }));
+    wait_for("its children", || first.others().len() >= 3);
+    let refused = |client: &mut crate::container::Client| {
+        let refusal = client.refused(&start("2.b", Permit::Forever, locked.clone()));
+        assert_eq!(refusal.code, ErrorCode::Exec);
+        assert!(refusal.sentence.contains("PostgreSQL of another pod of this member may still run"), "{refusal}");
+        assert_eq!(client.status().postgres, None);
+    };
+    refused(&mut other);
+    assert_eq!(one.ask(&Request::Fence), Response::Fence);
+    // A program that ends at once leaves something behind, which has the lock too.
+    let leaves = Program { lock: locked.lock.clone(), ..shell("setsid sleep 1000 >/dev/null 2>&1 &") };
+    assert!(one.run(leaves).exit.success());
+    refused(&mut other);
+    assert_eq!(one.ask(&Request::Fence), Response::Fence);
+    assert!(matches!(other.ask(&start("2.b", Permit::Forever, locked.clone())), Response::Start { .. }));
+    let tool = Program { lock: locked.lock.clone(), ..shell("true") };
+    let refusal = one.refused(&run("t", 1000, tool));
+    assert!(refusal.sentence.contains("another process holds the lock"), "{refusal}");
 }
 
 #[test]
