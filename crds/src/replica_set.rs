@@ -28,9 +28,16 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
     printcolumn(name = "Durability", type_ = "string", json_path = ".status.durability"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct PgReplicaSetSpec {
@@ -246,7 +253,8 @@ pub struct PgReplicaSetStatus {
     /// The epoch in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// The rule in force, like `quorum 1/2` or `async`.
+    /// Whose flush a commit waits for now. `quorum 1/2`: that of the leader and of 1 of 2 followers; `leader only`: no
+    /// follower counts, because there is none yet or the set has a single member; `async`: none, as the spec asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<String>,
     /// Label selector of the pods, for `/scale`.
@@ -275,6 +283,10 @@ pub struct MemberState {
     /// A sentence: what it waits for or what went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// One word for what the sentence is about, when it is something that a person can mend: a reason of
+    /// [the conditions](conditions.md), like `VolumeFull`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The name of its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<String>,

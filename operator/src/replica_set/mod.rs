@@ -122,7 +122,8 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
         }
     };
     let things = context.index.snapshot(&valid.namespace, &valid.name);
-    let observed = Observed { things, status: before.clone() };
+    let mut observed = Observed { things, status: before.clone(), no_such_class: None };
+    observed.no_such_class = dereference::missing_class(context, &observed).await;
 
     let needs = needs(&valid, &observed, &wanted_members(&valid, &observed), now);
     let material = make_material(context, &valid, &observed, &needs, now).await;

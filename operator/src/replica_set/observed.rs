@@ -41,6 +41,8 @@ pub struct TermSeen {
 pub struct Trouble {
     /// Its name.
     pub container: String,
+    /// Its image, as the kubelet names it; may be empty.
+    pub image: String,
     /// Kubernetes' word for it, like `ErrImagePull`.
     pub reason: String,
     /// Kubernetes' sentence.
@@ -143,6 +145,8 @@ pub struct Observed {
     pub things: Things,
     /// Its status.
     pub status: PgReplicaSetStatus,
+    /// A storage class that a claim without a volume names and that is known not to be there.
+    pub no_such_class: Option<String>,
 }
 
 impl Observed {
@@ -186,6 +190,18 @@ impl Observed {
             Some(Thing::Secret(s)) => Some(s),
             _ => None,
         }
+    }
+
+    /// The storage class that a pod waits for: its claim names the class and has no volume yet.
+    pub fn awaited_class(&self) -> Option<&str> {
+        let waits = |claim: &str| {
+            let member = claim.strip_suffix("-data").and_then(|m| self.pod(m));
+            member.is_some_and(|p| p.unscheduled.is_some())
+        };
+        self.things.iter().find_map(|((_, name), t)| match t.as_ref() {
+            Thing::Claim(c) if c.unbound && waits(name) => c.class.as_deref(),
+            _ => None,
+        })
     }
 
     /// The pods.

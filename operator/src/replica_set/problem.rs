@@ -5,26 +5,6 @@ use pgconvoy_crds::conditions::reasons;
 use pgconvoy_terms::MemberName;
 use thiserror::Error;
 
-/// Reasons of conditions that only the operator gives.
-pub mod operator_reasons {
-    /// The spec cannot be planned for.
-    pub const SPEC_INVALID: &str = "SpecInvalid";
-    /// The PgTerm belongs to another replica set.
-    pub const FOREIGN_TERM: &str = "ForeignTerm";
-    /// The PgTerm cannot be read.
-    pub const TERM_UNREADABLE: &str = "TermUnreadable";
-    /// The PgTerm of a set that has data is gone.
-    pub const TERM_LOST: &str = "TermLost";
-    /// An object of that name exists and is not this set's.
-    pub const NAME_TAKEN: &str = "NameTaken";
-    /// Objects of an earlier set of this name are still going.
-    pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
-    /// Pods were made by an earlier spec.
-    pub const ROLLOUT_PENDING: &str = "RolloutPending";
-    /// The API server refuses what the operator asks for.
-    pub const REFUSED: &str = "Refused";
-}
-
 /// One such thing. Its text is a sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
@@ -114,14 +94,14 @@ impl Problem {
     /// The reason in conditions and events.
     pub fn reason(&self) -> &'static str {
         match self {
-            Problem::SpecInvalid(_) => operator_reasons::SPEC_INVALID,
-            Problem::ForeignTerm { .. } => operator_reasons::FOREIGN_TERM,
-            Problem::TermUnreadable { .. } => operator_reasons::TERM_UNREADABLE,
-            Problem::TermLost { .. } => operator_reasons::TERM_LOST,
+            Problem::SpecInvalid(_) => reasons::SPEC_INVALID,
+            Problem::ForeignTerm { .. } => reasons::FOREIGN_TERM,
+            Problem::TermUnreadable { .. } => reasons::TERM_UNREADABLE,
+            Problem::TermLost { .. } => reasons::TERM_LOST,
             Problem::ForeignVolumes { .. } => reasons::FOREIGN_VOLUME,
-            Problem::InTheWay { .. } => operator_reasons::WAITING_FOR_DELETION,
-            Problem::NameTaken { .. } => operator_reasons::NAME_TAKEN,
-            Problem::Shrinks { .. } | Problem::Refused(_) => operator_reasons::REFUSED,
+            Problem::InTheWay { .. } => reasons::WAITING_FOR_DELETION,
+            Problem::NameTaken { .. } => reasons::NAME_TAKEN,
+            Problem::Shrinks { .. } | Problem::Refused(_) => reasons::REFUSED,
         }
     }
 

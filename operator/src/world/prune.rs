@@ -151,9 +151,9 @@ fn trouble(status: &ContainerStatus) -> Option<Trouble> {
     if ORDINARY.contains(&reason.as_str()) {
         return None;
     }
-    let container = status.name.clone();
+    let (container, image) = (status.name.clone(), status.image.clone());
     if reason != "CrashLoopBackOff" {
-        return Some(Trouble { container, reason, message: waiting.message.clone().unwrap_or_default() });
+        return Some(Trouble { container, image, reason, message: waiting.message.clone().unwrap_or_default() });
     }
     // The message of a back-off counts seconds; how the container ended last says more.
     let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
@@ -166,5 +166,5 @@ fn trouble(status: &ContainerStatus) -> Option<Trouble> {
             (end.reason.clone().unwrap_or(reason), message)
         }
     };
-    Some(Trouble { container, reason, message })
+    Some(Trouble { container, image, reason, message })
 }

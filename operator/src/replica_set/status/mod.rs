@@ -5,16 +5,20 @@ mod waiting;
 
 pub use waiting::{Waiting, waiting_for};
 
-use super::observed::Observed;
+use super::observed::{Observed, Rule};
 use super::plan::{self, Plan, attached};
-use super::problem::{Problem, operator_reasons};
+use super::problem::Problem;
 use super::validate::Validated;
 use conditions::{Verdict, merge};
 use jiff::Timestamp;
 use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
-use pgconvoy_crds::{MemberState, PgReplicaSetStatus};
+use pgconvoy_crds::{DurabilityMode, MemberPhase, MemberState, PgReplicaSetStatus};
 use pgconvoy_terms::MemberName;
 use std::collections::BTreeSet;
+
+/// What to do about pods that do not have everything that the spec asks for.
+const DELETE_PODS: &str = "delete these pods one at a time, the leader's last, each once the set is Ready again; they are \
+                           made anew as the spec asks, on their volumes";
 
 /// The operator's part of the status.
 pub fn status(set: &Validated, observed: &Observed, plan: &Plan, now: Timestamp) -> PgReplicaSetStatus {
@@ -34,14 +38,22 @@ pub fn status(set: &Validated, observed: &Observed, plan: &Plan, now: Timestamp)
         ready: Some(format!("{}/{}", view.attached.len(), set.members)),
         leader,
         epoch,
-        durability: (rule.rules > 0).then(|| match rule.acknowledgements {
-            0 => "async".to_owned(),
-            w => format!("quorum {w}/{}", rule.followers),
-        }),
+        durability: durability(set, rule),
         selector: Some(set.selector()),
         system_id: leader_state.and_then(|s| s.system_id.clone()).or_else(|| before.system_id.clone()),
         member_states: vec![],
     }
+}
+
+/// What a commit waits for now. `async` is only said of a set that asks for it: with a single member, or while followers
+/// are still to come, nobody else holds a commit, but nobody gave that up either.
+fn durability(set: &Validated, rule: &Rule) -> Option<String> {
+    let w = rule.acknowledgements;
+    (rule.rules > 0).then(|| match set.spec.durability.as_ref().and_then(|d| d.mode) {
+        _ if w > 0 => format!("quorum {w}/{}", rule.followers),
+        Some(DurabilityMode::Async) => "async".to_owned(),
+        _ => "leader only".to_owned(),
+    })
 }
 
 /// The status of a set whose spec cannot be used: what was known stays, the conditions say why.
@@ -86,7 +98,8 @@ impl<'a> View<'a> {
         let ready = self.ready();
         let stalled = self.stalled();
         let reconciling = self.reconciling(&ready, &stalled);
-        vec![ready, reconciling, stalled, self.configured()]
+        let configured = self.configured(&ready);
+        vec![ready, reconciling, stalled, configured]
     }
 
     fn ready(&self) -> Verdict {
@@ -166,7 +179,7 @@ impl<'a> View<'a> {
         verdict(false, reasons::NONE, "the set is as its spec asks".to_owned())
     }
 
-    fn configured(&self) -> Verdict {
+    fn configured(&self, ready: &Verdict) -> Verdict {
         let not = |reason, message| Verdict { type_: CONFIGURED, holds: false, reason, message };
         let states: Vec<&MemberState> = self
             .observed
@@ -175,10 +188,17 @@ impl<'a> View<'a> {
             .iter()
             .filter(|s| self.observed.pod(&s.name).is_some_and(|p| Some(&p.meta.uid) == s.pod_uid.as_ref()))
             .collect();
-        if let Some((name, error)) = states.iter().find_map(|s| Some((&s.name, s.configuration_error.as_ref()?))) {
-            let message =
-                format!("{name}: PostgreSQL refuses the configuration, the last good one stays in force: {error}");
+        let refused = states.iter().find_map(|s| Some((s, s.configuration_error.as_ref()?)));
+        if let Some((state, error)) = refused {
+            let goes_on = match state.state {
+                Some(MemberPhase::Attached) => " (it goes on with the last good one)",
+                _ => "",
+            };
+            let message = format!("{}: PostgreSQL refuses the configuration of the spec{goes_on}: {error}", state.name);
             return not(reasons::CONFIGURATION_REFUSED, message);
+        }
+        if self.attached.is_empty() {
+            return not(ready.reason, "no member runs by this spec yet, see Ready".to_owned());
         }
         if let Some(problem) = self.plan.problems.iter().find(|p| matches!(p, Problem::Shrinks { .. })) {
             return not(problem.reason(), problem.to_string());
@@ -189,16 +209,21 @@ impl<'a> View<'a> {
             let names: Vec<_> =
                 states.iter().filter(|s| !s.pending_restart.is_empty()).map(|s| s.name.as_str()).collect();
             let pending: Vec<_> = pending.into_iter().collect();
-            let message = format!("{} take effect only after a restart of {}", pending.join(", "), names.join(", "));
+            let message = format!(
+                "a restart is needed for {} to take effect in {}: {DELETE_PODS}",
+                pending.join(", "),
+                names.join(", ")
+            );
             return not(reasons::RESTART_REQUIRED, message);
         }
         if !self.plan.outdated.is_empty() {
             let names: Vec<_> = self.plan.outdated.iter().map(ToString::to_string).collect();
             let message = format!(
-                "the pods of {} were made by an earlier spec or operator; they take the new one when they are deleted and made again",
+                "the pods of {} were made by an earlier spec or operator, with another image, resources or pod template: \
+                 {DELETE_PODS}",
                 names.join(", ")
             );
-            return not(operator_reasons::ROLLOUT_PENDING, message);
+            return not(reasons::ROLLOUT_PENDING, message);
         }
         Verdict {
             type_: CONFIGURED,

@@ -50,15 +50,7 @@ pub fn waiting_for(observed: &Observed, plan: &Plan, member: &MemberName) -> Wai
         return waiting(reasons::MEMBERS_STARTING, format!("its pod failed and is made again: {why}"));
     }
     if let Some(why) = &pod.unscheduled {
-        let claim = names::data_claim(member);
-        let volume = match observed.claim(&claim).filter(|c| c.unbound) {
-            Some(ClaimSeen { class: Some(class), .. }) => {
-                format!(" (there is no volume for its claim {claim} of storage class {class} yet)")
-            }
-            Some(_) => format!(" (there is no volume for its claim {claim} yet; it names no storage class)"),
-            None => String::new(),
-        };
-        return waiting(reasons::UNSCHEDULABLE, format!("cannot be scheduled: {why}{volume}"));
+        return unscheduled(observed, &names::data_claim(member), why, waiting);
     }
     let state =
         observed.status.member_states.iter().find(|s| s.name == name && s.pod_uid.as_ref() == Some(&pod.meta.uid));
@@ -76,6 +68,29 @@ pub fn waiting_for(observed: &Observed, plan: &Plan, member: &MemberName) -> Wai
     }
 }
 
+fn unscheduled(
+    observed: &Observed,
+    claim: &str,
+    why: &str,
+    waiting: impl Fn(&'static str, String) -> Waiting,
+) -> Waiting {
+    let volume = match observed.claim(claim).filter(|c| c.unbound) {
+        Some(ClaimSeen { class: Some(class), .. }) if observed.no_such_class.as_ref() == Some(class) => {
+            let text = format!(
+                "there is no storage class {class}, so no volume can be made for its claim {claim}: make that class, or \
+                 delete this set and its claims and apply it with one that `kubectl get storageclass` shows"
+            );
+            return Waiting { stalls: true, ..waiting(reasons::NO_STORAGE_CLASS, text) };
+        }
+        Some(ClaimSeen { class: Some(class), .. }) => {
+            format!(" (there is no volume for its claim {claim} of storage class {class} yet)")
+        }
+        Some(_) => format!(" (there is no volume for its claim {claim} yet; it names no storage class)"),
+        None => String::new(),
+    };
+    waiting(reasons::UNSCHEDULABLE, format!("cannot be scheduled: {why}{volume}"))
+}
+
 fn starting(pod: &PodSeen) -> String {
     match pod.phase.as_str() {
         "Pending" => "its containers are being started".to_owned(),
@@ -91,8 +106,11 @@ fn image(trouble: &Trouble) -> String {
         None => message,
     };
     let what = if trouble.container == pod::CONTAINER_POSTGRES { "the PostgreSQL image" } else { "the agent's image" };
+    let name = trouble.image.as_str();
+    let space = if name.is_empty() { "" } else { " " };
     let message = message.trim();
-    if message.is_empty() { format!("{what} cannot be pulled") } else { format!("{what} cannot be pulled: {message}") }
+    let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+    format!("{what}{space}{name} cannot be pulled{why}")
 }
 
 fn container_reason(trouble: &Trouble) -> &'static str {
@@ -105,7 +123,7 @@ fn container_reason(trouble: &Trouble) -> &'static str {
 }
 
 fn container(trouble: &Trouble) -> String {
-    let Trouble { container, reason, message } = trouble;
+    let Trouble { container, reason, message, .. } = trouble;
     if message.is_empty() {
         format!("container {container} does not run ({reason})")
     } else {
@@ -113,12 +131,20 @@ fn container(trouble: &Trouble) -> String {
     }
 }
 
+/// Reasons that agents give.
+const MENDED: [&str; 2] = [reasons::VOLUME_FULL, reasons::IMAGE_UNUSABLE];
+
 fn said(plan: &Plan, state: &MemberState, waiting: impl Fn(&'static str, String) -> Waiting) -> Waiting {
     let message = state.message.as_deref().map(str::trim).filter(|m| !m.is_empty());
     let with = |text: &str| message.map_or_else(|| text.to_owned(), |m| format!("{text}: {m}"));
     if let Some(error) = state.configuration_error.as_deref().filter(|_| state.state != Some(MemberPhase::Attached)) {
         let text = format!("PostgreSQL refuses the configuration: {error}");
-        return waiting(reasons::CONFIGURATION_REFUSED, text);
+        return Waiting { stalls: true, ..waiting(reasons::CONFIGURATION_REFUSED, text) };
+    }
+    // What the agent calls by one of our own words, a person can mend.
+    if let Some(reason) = MENDED.into_iter().find(|r| state.reason.as_deref() == Some(r)) {
+        let text = message.unwrap_or("it says no more").to_owned();
+        return Waiting { stalls: true, ..waiting(reason, text) };
     }
     let text = match state.state {
         Some(MemberPhase::Failed) => {

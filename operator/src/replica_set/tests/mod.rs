@@ -28,6 +28,7 @@ pub(super) struct World {
     pub(super) set: PgReplicaSet,
     pub(super) bodies: BTreeMap<(Kind, String), Value>,
     pub(super) now: Timestamp,
+    pub(super) no_such_class: Option<String>,
     memo: Memo,
     made: u32,
 }
@@ -44,6 +45,7 @@ impl World {
             set: serde_json::from_value(set).unwrap(),
             bodies: BTreeMap::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            no_such_class: None,
             memo: Memo::default(),
             made: 0,
         }
@@ -63,7 +65,8 @@ impl World {
                 ((*kind, name.clone()), Arc::new(thing))
             })
             .collect();
-        Observed { things, status: self.set.status.clone().unwrap_or_default() }
+        let status = self.set.status.clone().unwrap_or_default();
+        Observed { things, status, no_such_class: self.no_such_class.clone() }
     }
 
     pub(super) fn planned(&self) -> Plan {

@@ -28,17 +28,38 @@ fn a_pod_that_cannot_be_scheduled_is_named_with_kubernetes_own_words() {
 }
 
 #[test]
+fn a_storage_class_that_is_not_there_is_named() {
+    let mut world = starting();
+    world.set.spec.storage.storage_class_name = Some("none-such".to_owned());
+    for n in 1..=3 {
+        world.body(Kind::Claim, &format!("orders-{n}-data"))["spec"]["storageClassName"] = json!("none-such");
+        world.body(Kind::Claim, &format!("orders-{n}-data"))["status"] = json!({"phase": "Pending"});
+    }
+    assert_eq!(world.observed().awaited_class(), None, "no pod waits for it yet");
+    world.body(Kind::Pod, "orders-1")["status"] = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "message": "unbound immediate PersistentVolumeClaims"}]});
+    assert_eq!(world.observed().awaited_class(), Some("none-such"));
+    world.settle();
+    assert!(ready(&world).1.contains("no volume for its claim orders-1-data of storage class none-such yet"));
+    world.no_such_class = Some("none-such".to_owned());
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "NoStorageClass"));
+    assert!(message.starts_with("orders-1: there is no storage class none-such"), "{message}");
+}
+
+#[test]
 fn a_failing_pull_reads_the_same_in_both_of_its_wrappings() {
     let mut world = starting();
     let waiting = |reason: &str, message: &str| {
-        json!({"phase": "Pending", "containerStatuses": [{"name": "postgres", "image": "", "imageID": "", "ready": false,
+        json!({"phase": "Pending", "containerStatuses": [{"name": "postgres", "image": "postgres:17", "imageID": "", "ready": false,
             "restartCount": 0, "state": {"waiting": {"reason": reason, "message": message}}}]})
     };
     world.body(Kind::Pod, "orders-1")["status"] = waiting("ErrImagePull", "not found");
     world.settle();
     let first = ready(&world);
     assert_eq!(first.0, "ImageUnusable");
-    assert!(first.1.contains("the PostgreSQL image cannot be pulled: not found"), "{}", first.1);
+    assert!(first.1.contains("the PostgreSQL image postgres:17 cannot be pulled: not found"), "{}", first.1);
     world.body(Kind::Pod, "orders-1")["status"] =
         waiting("ImagePullBackOff", "Back-off pulling image \"postgres:17\": ErrImagePull: not found");
     assert_eq!(world.reconcile(usize::MAX), 0, "{:?}", ready(&world));
@@ -53,6 +74,55 @@ fn a_member_that_failed_stalls_the_set_with_its_own_words() {
     assert_eq!((status.as_str(), reason.as_str()), ("True", "MemberFailed"));
     assert!(message.contains("orders-3: it needs a person: the volume holds another system"), "{message}");
     assert_eq!(world.condition("Reconciling").0, "False");
+}
+
+#[test]
+fn what_a_person_can_mend_is_told_by_the_agents_own_word() {
+    let mut world = starting();
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    let before = world.set.status.clone().unwrap();
+    world.say(2, MemberPhase::Starting, |s| {
+        s.reason = Some("VolumeFull".to_owned());
+        s.message = Some("the volume is full".to_owned());
+    });
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!(
+        (status.as_str(), reason.as_str(), message.as_str()),
+        ("True", "VolumeFull", "orders-2: the volume is full")
+    );
+    assert_eq!(ready(&world).0, "VolumeFull");
+    let told: Vec<_> = transitions(&before, world.set.status.as_ref().unwrap()).into_iter().map(|e| e.reason).collect();
+    assert_eq!(told, ["VolumeFull"], "once, though two conditions say it");
+    // A word of a later version: what it says is told all the same.
+    world.say(2, MemberPhase::Starting, |s| {
+        s.reason = Some("Unheard".to_owned());
+        s.message = Some("it is odd".to_owned());
+    });
+    world.settle();
+    assert_eq!(ready(&world).0, "MembersStarting");
+    assert!(ready(&world).1.contains("it is odd"));
+}
+
+#[test]
+fn whose_flush_a_commit_waits_for_is_told_as_it_is() {
+    let durability = |world: &World| world.set.status.clone().unwrap().durability;
+    let mut world = starting();
+    assert_eq!(durability(&world), None, "nobody leads");
+    world.lead(1, 1, &[]);
+    world.settle();
+    assert_eq!(durability(&world).as_deref(), Some("leader only"), "its followers are still to come");
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    assert_eq!(durability(&world).as_deref(), Some("quorum 1/2"));
+    let asynchronous = json!({ "mode": "async" });
+    world.set.spec.durability = Some(serde_json::from_value(asynchronous).unwrap());
+    world.settle();
+    assert_eq!(durability(&world).as_deref(), Some("quorum 1/2"), "the rule in force is still the other one");
+    world.lead(2, 1, &[]);
+    world.settle();
+    assert_eq!(durability(&world).as_deref(), Some("async"));
 }
 
 #[test]
@@ -88,7 +158,27 @@ fn a_refused_configuration_is_told_while_the_set_serves_on() {
     assert_eq!(world.condition("Ready").0, "True");
     let (status, reason, message) = world.condition("Configured");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "ConfigurationRefused"));
-    assert!(message.contains("work_mem"));
+    assert!(message.contains("it goes on with the last good one") && message.contains("work_mem"), "{message}");
+}
+
+#[test]
+fn a_new_set_whose_configuration_is_refused_waits_for_a_person() {
+    let mut world = starting();
+    assert_eq!(world.condition("Configured").0, "False", "nothing runs yet");
+    let before = world.set.status.clone().unwrap();
+    world.say(1, MemberPhase::Initializing, |s| {
+        s.configuration_error = Some("unrecognized configuration parameter \"wrok_mem\"".to_owned());
+    });
+    world.settle();
+    let sentence = "PostgreSQL refuses the configuration";
+    for (type_, status) in [("Ready", "False"), ("Stalled", "True"), ("Configured", "False")] {
+        let (is, reason, message) = world.condition(type_);
+        assert_eq!((is.as_str(), reason.as_str()), (status, "ConfigurationRefused"), "{type_}");
+        assert!(message.contains(sentence) && message.contains("wrok_mem"), "{type_}: {message}");
+        assert!(!message.contains("goes on"), "{message}");
+    }
+    let told = transitions(&before, world.set.status.as_ref().unwrap());
+    assert_eq!(told.iter().map(|e| e.reason.as_str()).collect::<Vec<_>>(), ["ConfigurationRefused"]);
 }
 
 #[test]
