@@ -26,6 +26,9 @@ const QUEUE: usize = 256;
 /// How long the agent outlives its container of PostgreSQL, waiting for its own SIGTERM.
 const AFTER_STOP: Duration = Duration::from_secs(5);
 
+/// How long the agent looks at its volume before it says that it still does.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// Runs the agent until the pod stops.
 ///
 /// # Errors
@@ -104,12 +107,19 @@ pub async fn run(identity: Identity) -> Result<()> {
     tasks.push(("http", probing));
 
     // The record is read only once the volume is this agent's alone: the driver reports nothing else before.
+    let (begun, mut seen) = (Instant::now(), None);
     let first = loop {
         stepped.store(clock::now().0, Ordering::Relaxed);
         match tokio::time::timeout(Duration::from_millis(500), local.recv()).await {
             Ok(Some(local)) if local.data != Data::Unknown => break local,
             Ok(None) => anyhow::bail!("the driver of PostgreSQL ended"),
-            Ok(Some(_)) | Err(_) => {}
+            Ok(Some(local)) => seen = Some(local),
+            Err(_) => {}
+        }
+        // What is in the way of even that, or takes its time, is told.
+        let report = report.borrow().clone();
+        if report.obstacle.is_some() || begun.elapsed() > SILENT {
+            set(&state_in, status::before_record(seen.as_ref(), &report));
         }
     };
     let found = record::read(&identity.paths.state)?;

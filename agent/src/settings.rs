@@ -90,6 +90,17 @@ pub struct PostgresReport {
     pub pending_restart: Vec<String>,
     /// Why the configuration of the spec is refused; the last good one stays in force.
     pub configuration_error: Option<String>,
+    /// What a person can mend, and what keeps this member from going on.
+    pub obstacle: Option<Obstacle>,
     /// How far a clone is: bytes done, bytes expected.
     pub clone_progress: Option<(u64, u64)>,
+}
+
+/// Something that keeps a member from going on until a person has seen to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// One of [`pgconvoy_crds::conditions::reasons`].
+    pub reason: &'static str,
+    /// What it is and what to do. It changes only when that does.
+    pub sentence: String,
 }

@@ -36,6 +36,13 @@ pub(crate) fn member_state(
         Activity::Failed(why) => (None, MemberPhase::Failed, Some(why.clone()), None),
         Activity::Stopping => (None, MemberPhase::Stopping, None, None),
     };
+    // A follower whose receiver begins anew again and again seems to follow, now and then.
+    let obstacle = report.obstacle.as_ref();
+    let (state, epoch) = match (state, obstacle) {
+        (MemberPhase::Attached, Some(_)) if role == Some(MemberRole::Follower) => (MemberPhase::CatchingUp, None),
+        other => (other.0, epoch),
+    };
+    let message = obstacle.map(|o| o.sentence.clone()).or(message);
     let system_id = local.and_then(|l| match &l.data {
         pgconvoy_ha::Data::Good { system, .. } => Some(system.to_string()),
         _ => None,
@@ -44,6 +51,7 @@ pub(crate) fn member_state(
         role,
         state: Some(state),
         message,
+        reason: obstacle.map(|o| o.reason.to_owned()),
         incarnation: record.incarnation.as_ref().map(ToString::to_string),
         epoch: epoch.map(i64::from),
         version: report.version.clone(),
@@ -54,6 +62,12 @@ pub(crate) fn member_state(
     }
 }
 
+/// The same before it is known what lies on the volume, which is before there is a record.
+pub(crate) fn before_record(local: Option<&Local>, report: &PostgresReport) -> MemberState {
+    let why = local.and_then(|l| l.problem.clone()).unwrap_or_else(|| "looking at the volume".to_owned());
+    member_state(&Activity::Waiting(why), local, &Record::default(), report)
+}
+
 /// In steps of a tenth, so that a clone costs ten status writes at most.
 fn cloning(from: &pgconvoy_terms::MemberName, report: &PostgresReport) -> String {
     match report.clone_progress {
@@ -61,5 +75,30 @@ fn cloning(from: &pgconvoy_terms::MemberName, report: &PostgresReport) -> String
             format!("copying from {from}, {} % of {} MiB", (done * 10 / total).min(10) * 10, total >> 20)
         }
         _ => format!("copying from {from}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Obstacle;
+    use pgconvoy_terms::{ChangeId, Epoch, MemberName};
+
+    #[test]
+    fn an_obstacle_takes_the_place_of_other_sentences_and_of_being_attached() {
+        let epoch = Epoch { number: 3, id: ChangeId::from_random(1) };
+        let follows = Activity::Following(MemberName::new("a", 1), epoch.clone());
+        let mut report = PostgresReport::default();
+        let said = |report: &PostgresReport, activity| member_state(activity, None, &Record::default(), report);
+        let well = said(&report, &follows);
+        assert_eq!((well.state, well.epoch, well.reason), (Some(MemberPhase::Attached), Some(3), None));
+        report.obstacle = Some(Obstacle { reason: "VolumeFull", sentence: "it is full".into() });
+        let full = said(&report, &follows);
+        assert_eq!((full.state, full.epoch), (Some(MemberPhase::CatchingUp), None));
+        assert_eq!((full.reason.as_deref(), full.message.as_deref()), (Some("VolumeFull"), Some("it is full")));
+        // A leader leads all the same, and says so.
+        let leads = said(&report, &Activity::Leading(epoch, Some("a note".into())));
+        assert_eq!((leads.state, leads.epoch), (Some(MemberPhase::Attached), Some(3)));
+        assert_eq!(leads.message.as_deref(), Some("it is full"));
     }
 }

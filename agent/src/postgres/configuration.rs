@@ -5,7 +5,7 @@
 //! `pgconvoy.configuration`, is a fingerprint of everything PostgreSQL reads at a reload, hba, ident and certificates
 //! included: a *new* session that shows it proves that the postmaster has read these very files and has told every child.
 
-use super::parameters::quoted;
+use super::parameters::{quoted, sets_what_is_ours};
 use crate::settings::{Identity, PostgresSettings};
 use pgconvoy_crds::pod;
 use pgconvoy_terms::{Epoch, MemberName, Rule, Tag};
@@ -285,14 +285,10 @@ pub(crate) fn with_include(conf: &str) -> Option<String> {
 
 /// `postgresql.auto.conf` without what is ours (it is read last, so ALTER SYSTEM would win), or none when it is good.
 pub(crate) fn without_owned(auto: &str) -> Option<String> {
-    let ours = |line: &&str| {
-        let name = line.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
-        super::parameters::OWNED.contains(&name.as_str()) || name.starts_with("pgconvoy.")
-    };
-    if !auto.lines().any(|l| ours(&l)) {
+    if !auto.lines().any(sets_what_is_ours) {
         return None;
     }
-    Some(auto.lines().filter(|l| !ours(l)).map(|l| format!("{l}\n")).collect())
+    Some(auto.lines().filter(|l| !sets_what_is_ours(l)).map(|l| format!("{l}\n")).collect())
 }
 
 /// A fingerprint of the certificates and keys that PostgreSQL reads at a reload.

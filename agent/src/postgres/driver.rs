@@ -60,6 +60,7 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
             }
             outcome = Box::pin(converge(&postgres, &now)) => outcome,
         };
+        postgres.look_for_obstacle(&outcome).await;
         let pause = match outcome {
             Ok(Reached { remark, again }) => {
                 back_off = BACK_OFF;

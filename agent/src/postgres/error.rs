@@ -69,6 +69,9 @@ pub enum Error {
     /// The timelines on disk do not allow what is wanted. A person must look.
     #[error("{0}")]
     Timeline(String),
+    /// The image holds no PostgreSQL that can be run here. A person must name another.
+    #[error("{0}")]
+    Image(String),
     /// What is wanted does not fit what is there; the decision is the core's.
     #[error("{0}")]
     Unfit(String),
@@ -112,6 +115,7 @@ impl Error {
             Self::Configuration(_) => "Configuration",
             Self::Wire(_) => "Wire",
             Self::Timeline(_) => "Timeline",
+            Self::Image(_) => "Image",
             Self::Unfit(_) => "Unfit",
             Self::NotYet(_) => "NotYet",
         }

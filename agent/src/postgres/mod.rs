@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod facts;
 mod observe;
+mod obstacle;
 mod parameters;
 mod program;
 mod promote;
@@ -27,7 +28,6 @@ mod timelines;
 mod volume;
 
 pub use error::Error;
-pub use parameters::OWNED;
 
 pub(crate) use accept::initdb as initdb_options;
 pub(crate) use disk::empty_directory;

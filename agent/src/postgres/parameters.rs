@@ -1,96 +1,30 @@
 //! The user's parameters and hba lines: what may stand there, and how it is written.
 
+use pgconvoy_crds::parameters::refusal;
 use std::collections::BTreeMap;
 
-/// Parameters that are pgconvoy's: replication, durability and where the server is found hang on them.
-pub const OWNED: [&str; 37] = [
-    "allow_alter_system",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "fsync",
-    "full_page_writes",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "listen_addresses",
-    "log_destination",
-    "logging_collector",
-    "password_encryption",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_init_sync_method",
-    "recovery_min_apply_delay",
-    "recovery_target_timeline",
-    "restart_after_crash",
-    "restore_command",
-    "ssl",
-    "ssl_ca_file",
-    "ssl_cert_file",
-    "ssl_key_file",
-    "synchronous_standby_names",
-    "unix_socket_directories",
-    "unix_socket_permissions",
-    "wal_level",
-    "wal_log_hints",
-    "wal_retrieve_retry_interval",
-];
-
-/// Values that would undo what pgconvoy promises, for parameters that may otherwise be set.
-fn refused_value(name: &str, value: &str) -> Option<&'static str> {
-    let value = value.trim().to_ascii_lowercase();
-    let number = || value.parse::<i64>().ok();
-    match name {
-        "synchronous_commit" if matches!(value.as_str(), "off" | "local" | "false" | "no" | "0" | "remote_write") => {
-            Some("commits would be acknowledged before enough followers have flushed them; use durability.mode: async")
-        }
-        "max_wal_senders" | "max_replication_slots" if number().is_some_and(|n| n < 20) => {
-            Some("it must be at least 20, so that followers, clones and slots of earlier epochs always find room")
-        }
-        "wal_receiver_status_interval" if value == "0" || value.starts_with("0") && number() == Some(0) => {
-            Some("with 0 a follower reports only what it has replayed, and commits wait for that")
-        }
-        _ => None,
-    }
-}
-
-fn good_name(name: &str) -> bool {
-    let word = |w: &str| {
-        !w.is_empty()
-            && !w.starts_with(|c: char| c.is_ascii_digit())
-            && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    name.len() <= 63 && name.split('.').count() <= 2 && name.split('.').all(word)
-}
-
-/// What can be said without asking PostgreSQL.
+/// What can be said without asking PostgreSQL: the CRD's own rules, for what was taken before a rule was there.
 ///
 /// # Errors
 /// A sentence that names the parameter.
 pub(crate) fn check(parameters: &BTreeMap<String, String>) -> Result<(), String> {
     for (name, value) in parameters {
-        let plain = name.to_ascii_lowercase();
-        if !good_name(name) {
-            return Err(format!("{name:?} cannot be the name of a PostgreSQL parameter"));
-        }
-        if OWNED.contains(&plain.as_str()) || plain.starts_with("pgconvoy.") {
-            return Err(format!("the parameter {name} is pgconvoy's own; remove it from postgresql.parameters"));
+        if let Some(why) = refusal(name, value) {
+            return Err(format!("postgresql.parameters: {name:?}: {why}"));
         }
         if value.contains(['\0', '\n', '\r']) {
-            return Err(format!("the value of {name} must be one line"));
-        }
-        if let Some(why) = refused_value(&plain, value) {
-            return Err(format!("the parameter {name} = {value:?} is refused: {why}"));
+            return Err(format!("postgresql.parameters: {name:?}: a parameter's value is one line"));
         }
     }
     Ok(())
+}
+
+/// Whether a line of `postgresql.auto.conf` sets what is pgconvoy's, or to what may not be: ALTER SYSTEM asks nobody.
+pub(crate) fn sets_what_is_ours(line: &str) -> bool {
+    let Some((name, value)) = line.split_once('=') else { return false };
+    let value = value.trim();
+    let value = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value);
+    !name.trim_start().starts_with('#') && refusal(name.trim(), value).is_some()
 }
 
 /// A value as it stands in a configuration file.
@@ -156,15 +90,15 @@ mod tests {
     #[test]
     fn ours_are_refused_and_others_are_not() {
         for (name, value, part) in [
-            ("fsync", "off", "pgconvoy's own"),
-            ("FSYNC", "off", "pgconvoy's own"),
+            ("fsync", "off", "\"fsync\": fsync is set by pgconvoy"),
+            ("FSYNC", "off", "\"FSYNC\": fsync is set by pgconvoy"),
             ("pgconvoy.rule", "x", "pgconvoy's own"),
             ("synchronous_commit", "off", "durability.mode"),
-            ("max_wal_senders", "3", "at least 20"),
-            ("wal_receiver_status_interval", "0", "replayed"),
-            ("a b", "1", "cannot be the name"),
-            ("include 'x'", "1", "cannot be the name"),
-            ("", "1", "cannot be the name"),
+            ("max_wal_senders", "3", "from 20 up"),
+            ("wal_receiver_status_interval", "0", "set by pgconvoy"),
+            ("a b", "1", "a parameter's name is"),
+            ("include 'x'", "1", "a parameter's name is"),
+            ("", "1", "a parameter's name is"),
             ("work_mem", "4MB\nfsync = off", "one line"),
         ] {
             assert!(said(name, value).is_some_and(|s| s.contains(part)), "{name}={value}: {:?}", said(name, value));
@@ -172,7 +106,20 @@ mod tests {
         for (name, value) in [("work_mem", "4MB"), ("auto_explain.log_min_duration", "1s"), ("max_wal_senders", "30")] {
             assert_eq!(said(name, value), None);
         }
-        assert!(OWNED.is_sorted());
+    }
+
+    #[test]
+    fn alter_system_is_looked_at_in_the_same_way() {
+        for line in
+            ["fsync = 'off'", " Primary_ConnInfo='host=x'", "synchronous_commit = 'local'", "pgconvoy.gate = 'open'"]
+        {
+            assert!(sets_what_is_ours(line), "{line}");
+        }
+        for line in
+            ["work_mem = '4MB'", "# fsync = 'off'", "", "synchronous_commit = 'remote_apply'", "max_wal_senders = '20'"]
+        {
+            assert!(!sets_what_is_ours(line), "{line}");
+        }
     }
 
     #[test]

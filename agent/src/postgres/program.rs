@@ -1,7 +1,10 @@
 //! Programs of the database's image, run by the supervisor.
 
-use super::{Error, supervisor::Supervisor};
-use pgconvoy_supervisor::protocol::{Done, Program};
+use super::{
+    Error,
+    supervisor::{self, Supervisor},
+};
+use pgconvoy_supervisor::protocol::{Done, ErrorCode, Program};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -61,14 +64,31 @@ impl Programs {
 
     /// The image's PostgreSQL version, like `17.6`, and its major number.
     pub(crate) async fn version(&self) -> Result<(String, u32), Error> {
-        let text = self.output("postgres", ["--version".into()], SHORT).await?;
+        let unusable = |why: &str| {
+            Error::Image(format!(
+                "the pod's image holds no PostgreSQL that can be run ({why}); name one in spec.image, like \
+                 docker.io/library/postgres:17"
+            ))
+        };
+        let text = match self.output("postgres", ["--version".into()], SHORT).await {
+            Err(Error::Supervisor(supervisor::Error::Refused(no))) if no.code == ErrorCode::Exec => {
+                return Err(unusable(&no.sentence));
+            }
+            Err(failed @ Error::Program { .. }) => return Err(unusable(&failed.to_string())),
+            text => text?,
+        };
         // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
         let version = text.split(") ").nth(1).and_then(|t| t.split_whitespace().next()).unwrap_or_default().to_owned();
         let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-        match digits.parse() {
-            Ok(major) => Ok((version, major)),
-            Err(_) => Err(Error::Answer { doing: "asking the image's PostgreSQL for its version", what: text }),
+        let major =
+            digits.parse().map_err(|_| unusable(&format!("postgres --version says {:?}", tail(text.trim()))))?;
+        if !(15..=18).contains(&major) {
+            return Err(Error::Image(format!(
+                "the PostgreSQL of the pod's image is {version}, and pgconvoy runs versions 15 to 18; name such an image \
+                 in spec.image"
+            )));
         }
+        Ok((version, major))
     }
 
     /// The name that the container's passwd has for PostgreSQL's uid.

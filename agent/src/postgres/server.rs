@@ -276,11 +276,6 @@ impl Postgres {
             return Ok(image);
         }
         let (version, major) = self.programs.version().await?;
-        if !(15..=18).contains(&major) {
-            return Err(Error::Unfit(format!(
-                "the image's PostgreSQL is {version}; pgconvoy runs versions 15 to 18. Use such an image"
-            )));
-        }
         let user = self.programs.user().await?;
         self.report.send_if_modified(|r| r.version.replace(version.clone()).as_ref() != Some(&version));
         self.kept().image = Some((major, user.clone()));

@@ -172,10 +172,10 @@ pub(crate) fn inspect(paths: &Paths, set_uid: &str, major: u32) -> Result<Data, 
     };
     let version = String::from_utf8_lossy(&version).trim().to_owned();
     if version.parse() != Ok(major) {
-        return foreign(format!(
-            "{at} holds data of PostgreSQL {version:?}, and the image's PostgreSQL is {major}; use an image of the \
-             data's version"
-        ));
+        return Err(Error::Image(format!(
+            "the pod's image holds PostgreSQL {major}, and {at} holds data of PostgreSQL {version}, which only an image \
+             of that version can read; name one in spec.image"
+        )));
     }
     match system_id(&paths.pgdata) {
         Ok(system) => Ok(Data::Good { incarnation: marker.incarnation, system }),
@@ -278,7 +278,8 @@ mod tests {
         let marker = good(&paths);
         assert_eq!(look(), Data::Good { incarnation: marker.incarnation, system: SystemId(77) });
         assert!(foreign(inspect(&paths, "other", 15).unwrap()).contains("another replica set"));
-        assert!(foreign(inspect(&paths, "u", 17).unwrap()).contains("the image's PostgreSQL is 17"));
+        let other = inspect(&paths, "u", 17).unwrap_err();
+        assert!(matches!(&other, Error::Image(why) if why.contains("data of PostgreSQL 15")), "{other}");
         fs::remove_file(paths.pgdata.join(MARKER)).unwrap();
         assert!(foreign(look()).contains("a PostgreSQL 15 data directory that pgconvoy did not make"));
     }

@@ -74,7 +74,7 @@ async fn a_bad_configuration_is_refused_and_the_last_good_one_stays() {
     // A running one goes on; each mistake is named.
     for (name, value, part) in [
         ("work_mem", "4XB", "work_mem"),
-        ("fsync", "off", "pgconvoy's own"),
+        ("fsync", "off", "fsync is set by pgconvoy"),
         ("shared_buffers", "900GB", "but the container may use"),
     ] {
         one.set(|s| drop(s.parameters.insert(name.into(), value.into())));

@@ -15,12 +15,13 @@ pub use action::{Action, Stage};
 pub use roster::roster;
 
 use super::certificates::Material;
-use super::observed::{Meta, Observed, Rule};
+use super::observed::{Meta, Observed, PodSeen, Rule};
 use super::problem::Problem;
 use super::validate::Validated;
 use crate::kinds::{Kind, Object};
 use crate::quantity;
 use pgconvoy_crds::MemberPhase;
+use pgconvoy_crds::conditions::reasons;
 use pgconvoy_crds::names::{self, Service};
 use pgconvoy_terms::MemberName;
 use serde_json::json;
@@ -189,10 +190,28 @@ impl<'a> Planner<'a> {
                     let why = seen.failure.clone().unwrap_or_else(|| format!("it ended as {}", seen.phase));
                     self.plan.actions.push(Action::Delete { kind: Kind::Pod, name, uid, why });
                 } else if seen.spec_hash.as_deref() != Some(pod::spec_hash(self.set, member).as_str()) {
-                    self.plan.outdated.push(member.clone());
+                    if seen.meta.deleting || self.runs(member, seen) {
+                        self.plan.outdated.push(member.clone());
+                    } else {
+                        let why = "PostgreSQL never ran in it, and the spec asks for another pod now".to_owned();
+                        self.plan.actions.push(Action::Delete { kind: Kind::Pod, name, uid, why });
+                    }
                 }
             }
         }
+    }
+
+    /// Whether PostgreSQL runs in this pod, or may. A pod that never came so far is worth nothing: it waits for a node, a
+    /// volume or an image, or its image holds no PostgreSQL.
+    fn runs(&self, member: &MemberName, pod: &PodSeen) -> bool {
+        let name = member.to_string();
+        let unusable = self.observed.status.member_states.iter().any(|s| {
+            s.name == name
+                && s.pod_uid.as_ref() == Some(&pod.meta.uid)
+                && s.state == Some(MemberPhase::Starting)
+                && s.reason.as_deref() == Some(reasons::IMAGE_UNUSABLE)
+        });
+        pod.phase != "Pending" && !unusable
     }
 
     /// Sees to a member's certificates. Returns whether there are some: a pod without would hang in its mounts.

@@ -223,6 +223,30 @@ fn another_image_is_told_and_deletes_no_pod() {
 }
 
 #[test]
+fn a_pod_in_which_postgresql_never_ran_is_made_again_when_the_spec_is_mended() {
+    let mut world = World::new(3);
+    world.set.spec.image = "postgers:17".to_owned();
+    world.settle();
+    for n in 1..=3 {
+        world.body(Kind::Pod, &format!("orders-{n}"))["status"] = json!({"phase": "Pending"});
+    }
+    // The second one's image could be started, and holds no PostgreSQL; the third is a good one of old.
+    world.body(Kind::Pod, "orders-2")["status"] = json!({"phase": "Running"});
+    world.say(2, MemberPhase::Starting, |s| s.reason = Some("ImageUnusable".to_owned()));
+    world.body(Kind::Pod, "orders-3")["status"] = json!({"phase": "Running"});
+    world.say(3, MemberPhase::CatchingUp, |_| {});
+    let old = ["orders-1", "orders-2", "orders-3"].map(|n| world.body(Kind::Pod, n)["metadata"]["uid"].clone());
+    world.settle();
+    assert_eq!(world.names(Kind::Pod).len(), 3, "nothing is deleted while the spec stays");
+    world.set.spec.image = "postgres:17".to_owned();
+    world.settle();
+    let new = ["orders-1", "orders-2", "orders-3"].map(|n| world.body(Kind::Pod, n)["metadata"]["uid"].clone());
+    assert!(old[0] != new[0] && old[1] != new[1], "{old:?} {new:?}");
+    assert_eq!(old[2], new[2]);
+    assert_eq!(world.body(Kind::Pod, "orders-1")["spec"]["containers"][0]["image"], "postgres:17");
+}
+
+#[test]
 fn a_single_member_has_no_budget_so_that_its_node_can_be_drained() {
     let mut world = running(1);
     assert!(world.names(Kind::Budget).is_empty());
