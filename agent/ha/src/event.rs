@@ -82,9 +82,14 @@ pub struct Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId(pub u64);
 
-/// A peer that did not answer in time, or cannot be reached. Proves nothing.
+/// Why a peer gave no answer. Neither proves anything about its PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unreachable;
+pub enum Unreachable {
+    /// It did not answer in time, or not usably.
+    Silent,
+    /// Its address answers that nobody listens on the agent's port, or it has no address (any more).
+    Nobody,
+}
 
 /// What members ask each other.
 #[derive(Debug, Clone, PartialEq, Eq)]

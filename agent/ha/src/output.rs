@@ -155,6 +155,8 @@ pub enum WantKind {
         tag: Tag,
         /// Through which slot.
         slot: String,
+        /// Whether clients are let in.
+        gate: bool,
     },
     /// Writable: promoted (from [`WantKind::Detached`]) for this epoch, or, with epoch number 1, started as initdb made
     /// it; then with `rule` in force and the epoch's row committed.

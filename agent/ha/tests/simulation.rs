@@ -118,6 +118,38 @@ fn a_dead_leader_is_replaced() {
     }
 }
 
+/// Whose host says that nobody listens, and whose stream is gone, need not be waited for.
+#[test]
+fn a_leader_that_is_seen_to_be_gone_is_replaced_at_once() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.stop_leader_for(60_000);
+        world.run(1_500);
+        assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over");
+        let before = world.acknowledged();
+        world.run(1_000);
+        assert!(world.acknowledged() > before, "seed {seed}: no writes a second later");
+    }
+}
+
+/// A leader whose PostgreSQL died gives way to a follower that is ready, rather than that all wait for its recovery.
+#[test]
+fn a_leader_whose_postgres_died_gives_way() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.kill_leaders_postgres();
+        let before = world.acknowledged();
+        world.run(1_500);
+        assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over");
+        assert!(world.acknowledged() > before, "seed {seed}: no writes");
+        world.run(30_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 2, "seed {seed}: an epoch nobody needed");
+    }
+}
+
 /// L4: who cannot know better does not disturb those who can.
 #[test]
 fn an_isolated_follower_or_a_leader_without_api_cause_no_failover() {

@@ -62,10 +62,11 @@ impl Publisher {
             let known = pods.borrow_and_update().clone();
             let mut pause = LOOK;
             if let Some(wanted) = wanted {
-                // All at once: a failover waits for none of them in turn.
-                let all = Service::ALL.map(|service| self.service(service, &wanted, &known));
-                let done = futures::future::join_all(all).await;
-                if done.iter().all(|d| *d) {
+                // The leader first: what comes just behind another change, proxies take up a second later.
+                let first = self.service(Service::Rw, &wanted, &known).await;
+                let others = Service::ALL.into_iter().filter(|s| *s != Service::Rw);
+                let done = futures::future::join_all(others.map(|s| self.service(s, &wanted, &known))).await;
+                if first && done.iter().all(|d| *d) {
                     failures = 0;
                 } else {
                     pause = AGAIN.saturating_mul(1 << failures.min(8)).min(LONGEST);

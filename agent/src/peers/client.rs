@@ -15,6 +15,7 @@ use pgconvoy_ha::{Answer, Ask, Unreachable};
 use pgconvoy_terms::MemberName;
 use rustls_pki_types::ServerName;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ enum AskError {
     NoAddress,
     #[error("no connection to {address}: {why}")]
     Connect { address: SocketAddr, why: String },
+    #[error("nobody listens on {0}")]
+    Nobody(SocketAddr),
     #[error("no trusted connection to {address}: {why}")]
     Handshake { address: SocketAddr, why: String },
     #[error("the connection broke: {0}")]
@@ -56,11 +59,19 @@ impl AskError {
         match self {
             Self::NoAddress => "address",
             Self::Connect { .. } => "connect",
+            Self::Nobody(_) => "nobody",
             Self::Handshake { .. } => "handshake",
             Self::Broken(_) => "broken",
             Self::TurnedAway { .. } => "turned_away",
             Self::Message(_) => "message",
             Self::Late(_) => "late",
+        }
+    }
+
+    fn unreachable(&self) -> Unreachable {
+        match self {
+            Self::NoAddress | Self::Nobody(_) => Unreachable::Nobody,
+            _ => Unreachable::Silent,
         }
     }
 }
@@ -111,7 +122,7 @@ impl Peers {
         answered.map_err(|error| {
             inner.metrics.ask_error(error.reason());
             inner.log(to, &error);
-            Unreachable
+            error.unreachable()
         })
     }
 }
@@ -164,7 +175,10 @@ impl Inner {
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address))
             .await
             .map_err(|_| no_connection(format!("none within {} s", CONNECT.as_secs())))?
-            .map_err(|e| no_connection(e.to_string()))?;
+            .map_err(|e| match e.kind() {
+                ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable => AskError::Nobody(address),
+                _ => no_connection(e.to_string()),
+            })?;
         let _ = stream.set_nodelay(true);
         let not_trusted = |why: String| AskError::Handshake { address, why };
         // The name in the certificate must be the member's own: an address may belong to somebody else by now.

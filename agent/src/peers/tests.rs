@@ -190,13 +190,13 @@ async fn a_peer_of_another_authority_is_trusted_by_neither_side() {
     // The asker's certificate and its idea of the authority are another's.
     Authority::new().write(pair.mine.path(), "orders-1", "orders-1");
     let (peers, metrics) = pair.peers();
-    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable::Silent));
     assert_eq!(count(&metrics, "ask", "handshake"), 1);
     // It trusts the right authority, but is not of it itself.
     std::fs::write(pair.mine.path().join(files::CA), &pair.authority.pem).unwrap();
     let (peers, _) = pair.peers();
     let before = count(&pair.metrics, "server", "handshake");
-    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable::Silent));
     eventually(|| count(&pair.metrics, "server", "handshake") > before).await;
 }
 
@@ -207,13 +207,13 @@ async fn only_members_of_the_set_may_ask() {
         pair.authority.write(pair.mine.path(), common_name, "orders-1");
         let (peers, _) = pair.peers();
         let before = count(&pair.metrics, "server", turned_away);
-        assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable), "{common_name}");
+        assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable::Silent), "{common_name}");
         eventually(|| count(&pair.metrics, "server", turned_away) > before).await;
     }
     // A certificate for servers only, like PostgreSQL's own.
     pair.authority.write_for(pair.mine.path(), "orders-1", "orders-1", &[ExtendedKeyUsagePurpose::ServerAuth]);
     let (peers, _) = pair.peers();
-    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), SECOND * 5).await, Err(Unreachable::Silent));
     eventually(|| count(&pair.metrics, "server", "handshake") > 0).await;
 }
 
@@ -222,9 +222,9 @@ async fn an_address_that_is_somebody_elses_by_now_is_noticed() {
     let pair = Pair::new().await;
     let (peers, metrics) = pair.peers();
     // What answers at member 3's address is member 2.
-    assert_eq!(peers.ask(&name(3), &question(), SECOND * 5).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(3), &question(), SECOND * 5).await, Err(Unreachable::Silent));
     assert_eq!(count(&metrics, "ask", "handshake"), 1);
-    assert_eq!(peers.ask(&name(4), &question(), SECOND * 5).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(4), &question(), SECOND * 5).await, Err(Unreachable::Nobody));
     assert_eq!(count(&metrics, "ask", "address"), 1);
 }
 
@@ -297,7 +297,7 @@ async fn no_answer_in_time_is_unreachable_and_costs_the_server_two_seconds_at_mo
     let mut pair = Pair::new().await;
     let (peers, metrics) = pair.peers();
     let start = Instant::now();
-    assert_eq!(peers.ask(&name(2), &question(), Duration::from_millis(200)).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), Duration::from_millis(200)).await, Err(Unreachable::Silent));
     assert!(start.elapsed() < SECOND);
     assert_eq!(count(&metrics, "ask", "late"), 1);
     let _unanswered = pair.asked.recv().await.unwrap();
@@ -306,7 +306,7 @@ async fn no_answer_in_time_is_unreachable_and_costs_the_server_two_seconds_at_mo
     let start = Instant::now();
     let asking = tokio::spawn(async move { p.ask(&name(2), &question(), SECOND * 10).await });
     let _kept = pair.asked.recv().await.unwrap();
-    assert_eq!(asking.await.unwrap(), Err(Unreachable));
+    assert_eq!(asking.await.unwrap(), Err(Unreachable::Silent));
     assert!((1_900..5_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     assert_eq!(count(&metrics, "ask", "turned_away"), 1);
 
@@ -315,7 +315,7 @@ async fn no_answer_in_time_is_unreachable_and_costs_the_server_two_seconds_at_mo
     let start = Instant::now();
     let asking = tokio::spawn(async move { p.ask(&name(2), &question(), SECOND * 10).await });
     drop(pair.asked.recv().await.unwrap());
-    assert_eq!(asking.await.unwrap(), Err(Unreachable));
+    assert_eq!(asking.await.unwrap(), Err(Unreachable::Silent));
     assert!(start.elapsed() < SECOND);
 }
 
@@ -329,11 +329,11 @@ async fn a_silent_or_absent_peer_is_given_up_in_a_second() {
     let port = silent.local_addr().unwrap().port();
     let peers = Peers::new(&identity(1, port), tls, addresses, Metrics::default());
     let start = Instant::now();
-    assert_eq!(peers.ask(&name(2), &question(), SECOND * 10).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), SECOND * 10).await, Err(Unreachable::Silent));
     assert!(start.elapsed() < SECOND * 3, "{:?}", start.elapsed());
     drop(silent);
     let start = Instant::now();
-    assert_eq!(peers.ask(&name(2), &question(), SECOND * 10).await, Err(Unreachable));
+    assert_eq!(peers.ask(&name(2), &question(), SECOND * 10).await, Err(Unreachable::Nobody));
     assert!(start.elapsed() < SECOND, "refused is known at once");
 }
 
@@ -365,7 +365,7 @@ async fn a_restarted_peer_is_reached_again_with_the_next_question() {
                 return Ok(answer);
             }
         }
-        Err(Unreachable)
+        Err(Unreachable::Silent)
     });
     pair.answer_one().await;
     assert!(asking.await.unwrap().is_ok());

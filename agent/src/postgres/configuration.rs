@@ -59,9 +59,9 @@ impl Role {
         Self { acknowledge: NOBODY.into(), source: None, gate: false }
     }
 
-    /// A standby that streams; clients may read.
-    pub(crate) fn following(source: Source) -> Self {
-        Self { acknowledge: NOBODY.into(), source: Some(source), gate: true }
+    /// A standby that streams; behind the gate clients may read.
+    pub(crate) fn following(source: Source, gate: bool) -> Self {
+        Self { acknowledge: NOBODY.into(), source: Some(source), gate }
     }
 
     /// A writable server.

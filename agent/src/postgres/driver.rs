@@ -192,7 +192,9 @@ async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Reached, Erro
             }
             match kind {
                 WantKind::Detached => postgres.detach().await.map(|_| Reached::default()),
-                WantKind::Follow { leader, epoch, tag, slot } => postgres.follow(leader, epoch, tag, slot).await,
+                WantKind::Follow { leader, epoch, tag, slot, gate } => {
+                    postgres.follow(leader, epoch, tag, slot, *gate).await
+                }
                 WantKind::Lead { epoch, rule, gate } => postgres.lead(epoch, rule, *gate).await,
                 _ => Ok(Reached::default()),
             }

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long the promotion may take. PostgreSQL first replays what it has received.
 const PROMOTION: Duration = Duration::from_secs(60);
+/// How long after an epoch's row its first checkpoint begins.
+const FIRST_CHECKPOINT: Duration = Duration::from_secs(2);
 /// How long ended sessions may take to be gone.
 const SESSIONS: Duration = Duration::from_secs(5);
 
@@ -61,11 +63,12 @@ impl Postgres {
         Ok(Reached::default())
     }
 
-    /// A checkpoint beside everything else: before it a restart would go back to the old timeline's, and 15's pg_rewind
-    /// sees no difference.
+    /// A checkpoint beside everything else, once clients have had time to come back: it would compete with them for the
+    /// disk. Before it a restart would go back to the old timeline's, and 15's pg_rewind sees no difference.
     fn checkpoint_behind(self: &Arc<Self>, epoch: &Epoch) {
         let (postgres, epoch) = (self.clone(), epoch.clone());
         tokio::spawn(async move {
+            sleep(if epoch.number == 1 { Duration::ZERO } else { FIRST_CHECKPOINT }).await;
             match postgres.checkpoint().await {
                 Ok(()) => tracing::info!(%epoch, "the epoch's first checkpoint is done"),
                 Err(e) => tracing::warn!(%epoch, error = %e, "the epoch's first checkpoint failed"),

@@ -198,6 +198,7 @@ impl Postgres {
         epoch: &Epoch,
         tag: &Tag,
         slot: &str,
+        gate: bool,
     ) -> Result<Reached, Error> {
         let Some(address) = self.addresses.borrow().get(leader).copied() else {
             return Err(Error::NotYet(format!("the address of {leader} is not known yet")));
@@ -208,7 +209,7 @@ impl Postgres {
         if self.facts.known().position.is_some() {
             self.facts.set(|k| k.position = None);
         }
-        self.apply(&Role::following(source.clone()), &session).await?;
+        self.apply(&Role::following(source.clone(), gate), &session).await?;
         self.unpause(&session).await?;
         let sql = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'";
         if !session.rows("looking at the WAL receiver", sql).await?.is_empty() {

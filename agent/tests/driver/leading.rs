@@ -194,7 +194,7 @@ async fn a_follower_says_why_it_receives_nothing() {
     one.reach(WantKind::Lead { epoch: epoch(2), rule: alone, gate: true }).await;
     let tag = pgconvoy_terms::Tag::new(&two.id(), &epoch(2));
     let slot = tag.slot();
-    two.reach(WantKind::Follow { leader: one.name.clone(), epoch: epoch(2), tag, slot }).await;
+    two.reach(WantKind::Follow { leader: one.name.clone(), epoch: epoch(2), tag, slot, gate: true }).await;
     two.until("the reason", |l| l.problem.as_ref().is_some_and(|p| p.contains("it has no replication slot"))).await;
     let position = two.detached().await;
     one.admitted(&epoch(2), &two, Some(position)).await;

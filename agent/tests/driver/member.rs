@@ -393,7 +393,7 @@ impl Member {
     pub(crate) async fn follow(&mut self, leader: &Member, epoch: &Epoch) {
         let tag = Tag::new(&self.id(), epoch);
         let slot = tag.slot();
-        self.reach(WantKind::Follow { leader: leader.name.clone(), epoch: epoch.clone(), tag, slot }).await;
+        self.reach(WantKind::Follow { leader: leader.name.clone(), epoch: epoch.clone(), tag, slot, gate: true }).await;
         leader.until("its stream", |l| l.streams().iter().any(|s| s.member == self.id() && s.caught_up)).await;
     }
 

@@ -2,38 +2,72 @@
 //! before it is spoken.
 
 use super::Core;
-use crate::{Answer, Ask, AskId, Effect, Server};
+use crate::{Answer, Ask, AskId, Effect, Instant, Server};
 use pgconvoy_terms::{MemberId, MemberName, Phase, Position, Term};
 
-/// How many questions are kept until the end of a step; a step brings one.
-const LIMIT: usize = 16;
+/// How many questions are kept at most; the oldest then gets what answer there is.
+const LIMIT: usize = 32;
+
+/// A question without its answer.
+#[derive(Debug)]
+pub(super) struct Open {
+    id: AskId,
+    from: MemberName,
+    ask: Ask,
+    since: Instant,
+}
+
+impl Open {
+    /// Whether a better answer may come of what is being done just now, so that it is worth waiting for.
+    fn may_improve(&self, answer: &Answer) -> bool {
+        let acted_upon = matches!(self.ask, Ask::Pledge { .. } | Ask::Store { .. } | Ask::Attach { .. });
+        acted_upon && matches!(answer, Answer::NotYet | Answer::Pledged { member: Some(_), position: None })
+    }
+}
 
 impl Core {
+    /// Keeps a question until it is answered. A newer one of the same kind and sender takes the place of an older.
+    pub(super) fn take_question(&mut self, id: AskId, from: MemberName, ask: Ask) {
+        let same = |o: &Open| o.from == from && std::mem::discriminant(&o.ask) == std::mem::discriminant(&ask);
+        let oldest = (self.to_answer.len() >= LIMIT).then_some(0);
+        if let Some(place) = self.to_answer.iter().position(same).or(oldest) {
+            let given_up = self.to_answer.remove(place).id;
+            self.effects.push(Effect::Reply { id: given_up, answer: Answer::NotYet });
+        }
+        self.to_answer.push(Open { id, from, ask, since: self.now });
+    }
+
+    /// Answers what can be answered. Whoever asks would ask again a little later: holding the question until what it is
+    /// about has come to pass, for half the time that it may take, saves that pause.
     pub(super) fn answer_peers(&mut self) {
-        let mut questions = std::mem::take(&mut self.to_answer);
-        questions.truncate(LIMIT);
-        for (id, from, ask) in questions {
-            if let Some(answer) = self.answer(id, &from, ask) {
-                self.effects.push(Effect::Reply { id, answer });
+        for open in std::mem::take(&mut self.to_answer) {
+            let Some(answer) = self.answer(open.id, &open.from, &open.ask) else { continue };
+            if open.may_improve(&answer) && self.now.since(open.since) < self.timing.ask / 2 && !self.stopping {
+                self.to_answer.push(open);
+            } else {
+                self.effects.push(Effect::Reply { id: open.id, answer });
             }
         }
     }
 
-    fn answer(&mut self, id: AskId, from: &MemberName, ask: Ask) -> Option<Answer> {
+    /// None: the executor answers.
+    fn answer(&mut self, id: AskId, from: &MemberName, ask: &Ask) -> Option<Answer> {
         Some(match ask {
-            Ask::Pledge { term } => self.answer_pledge(&term),
-            Ask::Store { term } => self.answer_store(&term),
+            Ask::Pledge { term } => self.answer_pledge(term),
+            Ask::Store { term } => self.answer_store(term),
             Ask::Vouch { epoch, nonce, .. } => match self.my_id() {
-                Some(member) if self.record.promised.as_ref() == Some(&epoch) => Answer::Vouched { member, nonce },
+                Some(member) if self.record.promised.as_ref() == Some(epoch) => {
+                    Answer::Vouched { member, nonce: *nonce }
+                }
                 Some(_) => self.refuse("that epoch is not what this member promised last"),
                 None => Answer::NotYet,
             },
-            Ask::Canvass { epoch } => self.answer_canvass(&epoch),
+            Ask::Canvass { epoch } => self.answer_canvass(epoch),
             Ask::Attach { epoch, member, position } => {
                 if member.name != *from {
                     return Some(self.refuse("a member asks for itself only"));
                 }
-                return self.admit(id, &epoch, member, position);
+                return self.admit(id, epoch, member.clone(), *position);
             }
         })
     }

@@ -37,7 +37,31 @@ impl Core {
             && term.leader.as_ref().is_some_and(|l| l.name == *from)
         {
             self.heard = self.now;
+            self.nobody = None;
         }
+    }
+
+    /// Nobody listens where the agent of `from` should.
+    pub(super) fn hear_nobody(&mut self, from: &MemberName, sent: Instant) {
+        if sent >= self.heard {
+            self.nobody = Some((from.clone(), sent));
+        }
+    }
+
+    /// Whether the leader is gone for all that this member can see: nobody listens on its agent's port, and its
+    /// PostgreSQL, which streamed to here, does not any more. Either alone happens to a leader that serves (an agent is
+    /// replaced, a follower restarts); both together would take a coincidence, and then the others say so.
+    fn gone(&self, term: &Term) -> bool {
+        let Some(leader) = &term.leader else { return false };
+        let nobody = self.nobody.as_ref().is_some_and(|(name, sent)| {
+            *name == leader.name && *sent >= self.heard && self.now.since(*sent) <= self.timing.ask
+        });
+        nobody && self.bereft(term)
+    }
+
+    /// Whether this member's PostgreSQL is set to stream in this epoch and hears nothing.
+    fn bereft(&self, term: &Term) -> bool {
+        matches!(self.server(), Server::Standby { following: Some(epoch), live: false, .. } if *epoch == term.epoch)
     }
 
     /// What this member has heard of the leader of `epoch` within D.
@@ -45,6 +69,9 @@ impl Core {
         let mine = term.leader.as_ref().is_some_and(|l| self.is_me(l));
         if mine && self.quorate(term) {
             return Heard::Yes;
+        }
+        if !mine && self.gone(term) {
+            return Heard::No;
         }
         if !mine && self.heard > self.started && self.now.since(self.heard) <= self.timing.suspect {
             return Heard::Yes;
@@ -74,7 +101,15 @@ impl Core {
     pub(super) fn suspect(&mut self, term: &Term) -> bool {
         let Some(me) = self.my_id() else { return false };
         let quorum = term.rules.iter().all(|r| r.acknowledgements > 0);
-        if term.phase != Phase::Active || !quorum || self.heard(term) != Heard::No {
+        if term.phase != Phase::Active || !quorum {
+            return false;
+        }
+        if let (Some(leader), true) = (&term.leader, self.bereft(term)) {
+            // Its stream is gone: whether it is there at all is known sooner than it is silent for long.
+            let pause = self.timing.ask_again;
+            self.ask(&leader.name, Kind::Canvass, pause, Ask::Canvass { epoch: term.epoch.clone() });
+        }
+        if self.heard(term) != Heard::No {
             return false;
         }
         for name in self.everyone(term) {

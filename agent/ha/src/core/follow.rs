@@ -108,7 +108,9 @@ impl Core {
                 return;
             }
         };
-        self.want(WantKind::Follow { leader: leader.clone(), epoch: term.epoch.clone(), tag, slot });
+        // Whoever comes here as to the leader would get a session that can only read, and keep it.
+        let gate = self.last_leader(term) != Some(&self.me);
+        self.want(WantKind::Follow { leader: leader.clone(), epoch: term.epoch.clone(), tag, slot, gate });
         let streams = matches!(self.server(),
             Server::Standby { following: Some(e), receiving: true, .. } if *e == term.epoch);
         if streams {

@@ -178,12 +178,7 @@ impl Core {
             self.gate = Some(term.epoch.clone());
         }
         self.want(WantKind::Lead { epoch: term.epoch.clone(), rule: rule.clone(), gate });
-        let streaming: BTreeSet<_> = reign.streams.iter().map(|s| s.member.name.clone()).collect();
-        self.level.publish = Some(Publication {
-            epoch: term.epoch.clone(),
-            leader: (gate && reign.gate).then(|| self.me.clone()),
-            followers: streaming,
-        });
+        self.publish(term, reign, gate);
         self.level.ready = reign.gate;
         let short = rule.acknowledgements < self.spec.acknowledgements;
         let note = short.then(|| {
@@ -193,6 +188,22 @@ impl Core {
             )
         });
         self.level.activity = Activity::Leading(term.epoch.clone(), self.problem().or(note));
+    }
+
+    /// Where the Services lead. `open`: clients are let in, or will be in a moment: that takes less time than to lead them
+    /// here. Until then nothing is said of a new epoch: proxies gather what changes within a second, so that a word too
+    /// many costs clients that second.
+    fn publish(&mut self, term: &Term, reign: &Reign, open: bool) {
+        let last = self.last_leader(term);
+        if !open && last.is_some() {
+            return;
+        }
+        let streaming = reign.streams.iter().map(|s| &s.member.name).filter(|name| Some(*name) != last);
+        self.level.publish = Some(Publication {
+            epoch: term.epoch.clone(),
+            leader: open.then(|| self.me.clone()),
+            followers: streaming.cloned().collect(),
+        });
     }
 
     /// The register may hold the same change from before it was completed (a restored API server): complete it again.

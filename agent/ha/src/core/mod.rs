@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const READ_LIMIT: u64 = 2_500;
 /// How long an unanswered swap blocks the next one, in milliseconds.
 const CALL_LIMIT: u64 = 6_000;
+/// How long after an epoch became active clients may still be led to the last leader, in milliseconds: the new leader
+/// writes where the Services lead, and every node takes that up, some only once a second.
+const SETTLING: u64 = 3_000;
 
 /// One member's part in the protocol.
 #[derive(Debug)]
@@ -48,8 +51,8 @@ pub struct Core {
     next_ask: u64,
     /// When each member was last asked what, and whether that question is still open.
     last_asked: BTreeMap<(MemberName, Kind), (Instant, bool)>,
-    /// Questions of peers whose answer waits for the decision of this step.
-    to_answer: Vec<(AskId, MemberName, Ask)>,
+    /// Questions of peers whose answer waits for the decision of this step, or for what that decision brings about.
+    to_answer: Vec<answer::Open>,
 
     /// The id of the Open that this member made or tried last.
     my_open: Option<ChangeId>,
@@ -64,7 +67,12 @@ pub struct Core {
 
     /// When a leader with a quorum was heard last, or a new one became active; since when this member listens.
     heard: Instant,
+    /// Whose agent is not there, and when it was asked.
+    nobody: Option<(MemberName, Instant)>,
     canvass: canvass::Canvass,
+
+    /// The epoch that was seen to become active last, and when.
+    activated: Option<(Epoch, Instant)>,
 
     admission: Option<follow::Admission>,
     rewinds: follow::Rewinds,
@@ -157,7 +165,9 @@ impl Core {
             sealed_since: None,
             stored: (None, BTreeSet::new()),
             heard: now,
+            nobody: None,
             canvass: canvass::Canvass::default(),
+            activated: None,
             admission: None,
             rewinds: follow::Rewinds::default(),
             copying: None,
@@ -229,7 +239,7 @@ impl Core {
                 if let Ask::Pledge { term } | Ask::Store { term } = &ask {
                     self.consider(term.clone());
                 }
-                self.to_answer.push((id, from, ask));
+                self.take_question(id, from, ask);
             }
             Event::Answered { id, from, answer } => self.hear(id, &from, answer),
             Event::Stop => self.stopping = true,
@@ -241,7 +251,11 @@ impl Core {
         if let Some(last) = self.last_asked.get_mut(&(from.clone(), question.kind)) {
             last.1 = false;
         }
-        let Ok(answer) = answer else { return };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Unreachable::Nobody) => return self.hear_nobody(from, question.sent),
+            Err(Unreachable::Silent) => return,
+        };
         // An answer about an earlier change says nothing about this one.
         let current = question.about.as_ref() == self.record.head_id();
         let same_epoch = question.epoch.as_ref() == self.record.head.as_ref().map(|t| &t.epoch);
@@ -354,6 +368,19 @@ impl Core {
         if term.phase == pgconvoy_terms::Phase::Active {
             self.fruitless = 0;
         }
+    }
+
+    /// Who led before this epoch, while clients may still be led there.
+    fn last_leader<'t>(&self, term: &'t Term) -> Option<&'t MemberName> {
+        let settled = match &self.activated {
+            Some((epoch, at)) if *epoch == term.epoch => self.now.since(*at) >= SETTLING,
+            // It was active when this agent started.
+            _ => term.phase == pgconvoy_terms::Phase::Active,
+        };
+        if settled {
+            return None;
+        }
+        term.history.iter().rev().find(|f| f.epoch != term.epoch).map(|f| &f.leader.name)
     }
 
     /// This member with the data that it has.

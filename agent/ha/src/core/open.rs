@@ -58,7 +58,8 @@ impl Core {
         self.level.activity = Activity::Electing(term.epoch.clone());
         self.detach();
         if self.my_open.as_ref() != Some(&term.epoch.id) {
-            // Whoever opened it may be gone. Those who led, or anyone while nobody ever has, open the next in time.
+            // Whoever opened it may be gone, and so may be the last leader. Anyone who counts opens the next in time, or
+            // anyone at all while nobody ever led; the Lease orders them.
             if self.may_reopen(term) && self.stalled() {
                 self.open(Some(term));
             }
@@ -89,7 +90,7 @@ impl Core {
         if term.rules.is_empty() {
             return self.spec.roster.contains(&self.me);
         }
-        self.my_id().is_some_and(|me| term.rules.iter().any(|r| r.leader == me))
+        self.my_id().is_some_and(|me| term.rules.iter().any(|r| r.contains(&me)))
     }
 
     fn elect(&mut self, term: &Term) {
@@ -101,8 +102,10 @@ impl Core {
             return;
         }
         let since = *self.sealed_since.get_or_insert(self.now);
-        let heard: BTreeSet<_> = known.keys().map(|m| &m.name).chain(&self.dataless).cloned().collect();
-        let all = self.everyone(term).iter().all(|n| heard.contains(n));
+        // The last leader is why there is an election: dead, or busy with its own recovery for who knows how long.
+        let led: BTreeSet<_> = term.rules.iter().map(|r| &r.leader.name).collect();
+        let heard: BTreeSet<_> = known.keys().map(|m| &m.name).chain(&self.dataless).collect();
+        let all = self.everyone(term).iter().all(|n| heard.contains(n) || led.contains(n));
         if !all && self.now.since(since) < LATE_PLEDGES {
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::{Effect, Instant, Register};
-use pgconvoy_terms::{ChangeId, Epoch, MemberId, Term};
+use pgconvoy_terms::{ChangeId, Epoch, MemberId, Phase, Term};
 
 impl Core {
     /// Takes in the register as it was read.
@@ -76,6 +76,9 @@ impl Core {
         }
         // A change of the term is a sign of life; the wait for the next begins anew.
         self.heard = self.now;
+        if term.phase == Phase::Active && self.record.head.as_ref().is_none_or(|h| h.phase != Phase::Active) {
+            self.activated = Some((term.epoch.clone(), self.now));
+        }
         self.record.head = Some(term);
         self.persist();
     }

@@ -68,6 +68,11 @@ enum Mail {
         from: MemberName,
         answer: Answer,
     },
+    /// The address of this member says that nobody listens.
+    Nobody {
+        to_id: AskId,
+        from: MemberName,
+    },
     Register(bool),
     Swap(String, Term),
 }
@@ -255,8 +260,15 @@ impl World {
                 let deadline = self.now + within;
                 self.members.get_mut(member).unwrap().open.insert(id, (to.clone(), deadline));
                 let lost = self.cut(member) || self.cut(&to) || self.rng.chance(self.faults.lose_message);
-                if !lost && self.members.contains_key(&to) {
-                    self.send(&to, 5, Mail::Question { from: member.clone(), id, ask, deadline });
+                if lost {
+                    return;
+                }
+                match self.members.get(&to) {
+                    Some(there) if there.core.is_some() => {
+                        self.send(&to, 5, Mail::Question { from: member.clone(), id, ask, deadline });
+                    }
+                    Some(_) => self.send(member, 5, Mail::Nobody { to_id: id, from: to }),
+                    None => {}
                 }
             }
             Effect::Reply { id, answer } => self.reply(member, id, answer),
@@ -297,6 +309,11 @@ impl World {
             Mail::Answer { to_id, from, answer } => {
                 if self.members.get_mut(to).unwrap().open.remove(&to_id).is_some() {
                     self.step(to, Event::Answered { id: to_id, from, answer: Ok(answer) });
+                }
+            }
+            Mail::Nobody { to_id, from } => {
+                if self.members.get_mut(to).unwrap().open.remove(&to_id).is_some() {
+                    self.step(to, Event::Answered { id: to_id, from, answer: Err(Unreachable::Nobody) });
                 }
             }
             Mail::Register(proof) => {
@@ -353,7 +370,7 @@ impl World {
                 .collect();
             for (id, from) in late {
                 self.members.get_mut(&to).unwrap().open.remove(&id);
-                self.step(&to, Event::Answered { id, from, answer: Err(Unreachable) });
+                self.step(&to, Event::Answered { id, from, answer: Err(Unreachable::Silent) });
             }
         }
     }
@@ -523,6 +540,13 @@ impl World {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
         self.crash(&leader.name, true);
         self.members.get_mut(&leader.name).unwrap().down_until = self.now + milliseconds;
+        leader.name
+    }
+
+    /// Only its PostgreSQL dies.
+    pub(crate) fn kill_leaders_postgres(&mut self) -> MemberName {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.members.get_mut(&leader.name).unwrap().postgres.kill();
         leader.name
     }
 
