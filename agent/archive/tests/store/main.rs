@@ -1,0 +1,11 @@
+//! The store's contract, against real servers: the embedded one, also with faults, and versitygw.
+
+// A test may stop at anything that is not as it should be; clippy knows only functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
+
+mod contract;
+mod embedded;
+mod faults;
+mod refusals;
+mod tls;
+mod versitygw;

@@ -1,0 +1,191 @@
+//! What goes wrong, to order.
+
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// A kind of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// PutObject.
+    Put,
+    /// GetObject.
+    Get,
+    /// HeadObject.
+    Head,
+    /// ListObjectsV2.
+    List,
+    /// DeleteObject and DeleteObjects.
+    Delete,
+    /// CreateMultipartUpload.
+    CreateUpload,
+    /// UploadPart.
+    UploadPart,
+    /// CompleteMultipartUpload.
+    CompleteUpload,
+    /// AbortMultipartUpload.
+    AbortUpload,
+    /// HeadBucket.
+    HeadBucket,
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused with 503 SlowDown; nothing is done.
+    SlowDown,
+    /// It is refused with 403 AccessDenied; nothing is done.
+    AccessDenied,
+    /// It is refused with 403 RequestTimeTooSkewed, as a server does that sees another time; nothing is done.
+    ClockSkew,
+    /// It is refused with 400 ExpiredToken; nothing is done.
+    ExpiredToken,
+    /// It is done, and answered with 500 InternalError.
+    DoneButAnswered500,
+    /// It is done, and the connection is cut instead of an answer.
+    DoneButCut,
+    /// The connection is cut; nothing is done.
+    Cut,
+    /// The answer's body ends half-way (GET).
+    TornBody,
+    /// One bit of the answer's body is flipped (GET).
+    WrongBytes,
+}
+
+#[derive(Debug)]
+struct Order {
+    operation: Operation,
+    key_part: String,
+    fault: Fault,
+    left: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    orders: Vec<Order>,
+    latency: Duration,
+    bytes_per_second: Option<u64>,
+    conditional_writes: bool,
+    counted: BTreeMap<Operation, u64>,
+}
+
+/// The faults of one server. All of it can be changed while requests run.
+#[derive(Debug)]
+pub struct Faults(Mutex<State>);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            orders: Vec::new(),
+            latency: Duration::ZERO,
+            bytes_per_second: None,
+            conditional_writes: true,
+            counted: BTreeMap::new(),
+        }))
+    }
+}
+
+impl Faults {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next `times` requests of this kind whose key contains `key_part` meet this fault. Orders wait for each other
+    /// in the order in which they were given.
+    pub fn order(&self, operation: Operation, key_part: &str, fault: Fault, times: u32) {
+        self.state().orders.push(Order { operation, key_part: key_part.to_owned(), fault, left: times });
+    }
+
+    /// Forgets all orders.
+    pub fn clear(&self) {
+        self.state().orders.clear();
+    }
+
+    /// Each answer waits for this long.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// Each body is taken and given no faster than this; `None`: as fast as it goes.
+    pub fn set_rate(&self, bytes_per_second: Option<u64>) {
+        self.state().bytes_per_second = bytes_per_second;
+    }
+
+    /// Whether If-None-Match and If-Match are honoured; if not, they are overlooked as old servers do.
+    pub fn set_conditional_writes(&self, honoured: bool) {
+        self.state().conditional_writes = honoured;
+    }
+
+    /// How many requests of this kind have come, refused ones included.
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.state().counted.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// How many requests have come that create objects.
+    pub fn writes(&self) -> u64 {
+        self.count(Operation::Put) + self.count(Operation::CreateUpload) + self.count(Operation::UploadPart)
+    }
+
+    pub(crate) fn honours_conditions(&self) -> bool {
+        self.state().conditional_writes
+    }
+
+    /// How long a body of this length takes.
+    pub(crate) fn time_for(&self, length: usize) -> Duration {
+        match self.state().bytes_per_second {
+            Some(rate) => Duration::from_secs_f64(length as f64 / rate.max(1) as f64),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Counts a request, waits, and takes the fault that is meant for it; one that does nothing is an error at once.
+    pub(crate) async fn meet(&self, operation: Operation, key: &str) -> S3Result<Option<Fault>> {
+        let (latency, fault) = {
+            let mut state = self.state();
+            *state.counted.entry(operation).or_default() += 1;
+            let fits = |o: &Order| o.left > 0 && o.operation == operation && key.contains(&o.key_part);
+            let fault = state.orders.iter_mut().find(|o| fits(o)).map(|order| {
+                order.left -= 1;
+                order.fault
+            });
+            (state.latency, fault)
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        match fault {
+            Some(Fault::SlowDown) => Err(s3_error!(SlowDown, "Please reduce your request rate.")),
+            Some(Fault::AccessDenied) => Err(s3_error!(AccessDenied, "Access Denied")),
+            Some(Fault::ClockSkew) => Err(s3_error!(
+                RequestTimeTooSkewed,
+                "The difference between the request time and the server's time is too large."
+            )),
+            Some(Fault::ExpiredToken) => Err(s3_error!(ExpiredToken, "The provided token has expired.")),
+            Some(Fault::Cut) => Err(cut()),
+            other => Ok(other),
+        }
+    }
+}
+
+/// What a request that was done is answered under this fault.
+pub(crate) fn afterwards(fault: Option<Fault>) -> S3Result<()> {
+    match fault {
+        Some(Fault::DoneButAnswered500) => Err(s3_error!(InternalError, "We encountered an internal error.")),
+        Some(Fault::DoneButCut) => Err(cut()),
+        _ => Ok(()),
+    }
+}
+
+/// The code of an error that no client ever sees: the connection is cut instead.
+pub(crate) const CUT: &str = "x-pgconvoy-cut";
+
+fn cut() -> S3Error {
+    let mut error = S3Error::new(S3ErrorCode::Custom(CUT.into()));
+    let mut headers = hyper::HeaderMap::new();
+    headers.insert(CUT, hyper::header::HeaderValue::from_static("1"));
+    error.set_headers(headers);
+    error
+}
