@@ -44,6 +44,12 @@ const TABLE: &str = "table bridge kcluster {
 }
 ";
 
+/// Whether somebody holds the packets of a queue of this thread's namespace.
+fn bound(queue: &str) -> bool {
+    let table = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default();
+    table.lines().any(|line| line.split_whitespace().next() == Some(queue))
+}
+
 /// Drops what goes from one end to the other.
 fn drop_rule(from: End, to: End) -> anyhow::Result<String> {
     Ok(match (from, to) {
@@ -135,8 +141,9 @@ impl Cluster {
         let bin = self.programs(&self.options()?)?;
         control::start(self.folder(), &part, &self.network(), &self.folder().join("log"), &bin, words)?;
         self.inside(|| {
+            control::until("the holder of packets starts", Duration::from_secs(20), || Ok(bound(&queue)))?;
             for rule in &rules {
-                // Without the holder, packets pass.
+                // Should the holder end, packets pass.
                 let target = ["-j", "NFQUEUE", "--queue-num", &queue, "--queue-bypass"];
                 run::done(Command::new("iptables").args(["-w", "5", "-I"]).args(rule).args(target), "")?;
             }
