@@ -64,7 +64,9 @@ pub fn transitions(before: &PgReplicaSetStatus, after: &PgReplicaSetStatus) -> V
             (STALLED, "True") if was != Some("True") || had != Some(has) => {
                 tell(EventType::Warning, has, "Stalled", &after.message);
             }
-            (CONFIGURED, "False") if new => tell(EventType::Warning, has, "Configure", &after.message),
+            (CONFIGURED, "False") if new && has == reasons::CONFIGURATION_REFUSED => {
+                tell(EventType::Warning, has, "Configure", &after.message);
+            }
             (CONFIGURED, "True") if had == Some(reasons::CONFIGURATION_REFUSED) => {
                 tell(EventType::Normal, has, "Configure", &after.message);
             }

@@ -50,7 +50,8 @@ pub enum Action {
 /// The stages in which actions are done; within one, the order does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// What everything else leans on: the term, the lease, the authority.
+    /// What everything else leans on: the term, the lease, the authority; the role, without which the API server refuses
+    /// its binding.
     Ground,
     /// All that pods mount or speak through.
     Surroundings,
@@ -63,6 +64,7 @@ impl Action {
     pub fn stage(&self) -> Stage {
         match self {
             Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || is_authority(o) => Stage::Ground,
+            Action::Apply(o) if o.kind == Kind::Role => Stage::Ground,
             Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
             Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
             Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,

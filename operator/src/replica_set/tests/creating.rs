@@ -22,6 +22,16 @@ fn a_set_of_three_is_made_in_an_order_in_which_pods_find_what_they_mount() {
 }
 
 #[test]
+fn a_binding_comes_after_the_role_that_it_binds() {
+    let planned = World::new(3).planned();
+    let stage = |wanted: Kind| {
+        planned.actions.iter().find(|a| matches!(a, Action::Apply(o) if o.kind == wanted)).unwrap().stage()
+    };
+    // Within a stage the order does not matter, and the API server refuses to bind a role that it does not know.
+    assert!(stage(Kind::Role) < stage(Kind::RoleBinding));
+}
+
+#[test]
 fn the_objects_are_these() {
     let mut world = World::new(3);
     world.settle();

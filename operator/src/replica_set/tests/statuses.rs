@@ -60,6 +60,9 @@ fn a_failing_pull_reads_the_same_in_both_of_its_wrappings() {
     let first = ready(&world);
     assert_eq!(first.0, "ImageUnusable");
     assert!(first.1.contains("the PostgreSQL image postgres:17 cannot be pulled: not found"), "{}", first.1);
+    let told = transitions(&Default::default(), world.set.status.as_ref().unwrap());
+    let notes: Vec<_> = told.iter().filter(|e| e.reason == "ImageUnusable").filter_map(|e| e.note.as_ref()).collect();
+    assert!(matches!(notes[..], [note] if note.contains("cannot be pulled: not found")), "{notes:?}");
     world.body(Kind::Pod, "orders-1")["status"] =
         waiting("ImagePullBackOff", "Back-off pulling image \"postgres:17\": ErrImagePull: not found");
     assert_eq!(world.reconcile(usize::MAX), 0, "{:?}", ready(&world));
