@@ -253,10 +253,11 @@ impl Agent {
             }
             let now = clock::now();
             let output = self.core.step(now, event);
+            let done = output.done;
             self.stepped.store(now.0, Ordering::Relaxed);
             wake = Instant::now() + clock::until(now, output.wake);
             self.carry_out(output).await?;
-            if stopping && self.stopped() {
+            if stopping && done {
                 return self.leave(&mut terminate).await;
             }
         }
@@ -291,16 +292,6 @@ impl Agent {
         if set(&self.levels.want, (output.want.clone(), output.permission)) && before != output.want.revision {
             tracing::info!(revision = output.want.revision, want = ?output.want.kind, "wanted");
         }
-    }
-
-    /// Whether PostgreSQL has been stopped as wanted.
-    fn stopped(&self) -> bool {
-        let want = self.levels.want.borrow();
-        want.0.kind == WantKind::Stopped
-            && self
-                .local
-                .as_ref()
-                .is_some_and(|l| l.applied == want.0.revision && l.server == pgconvoy_ha::Server::Down)
     }
 
     /// PostgreSQL is down and the pod, or its container, is to end.

@@ -43,6 +43,13 @@ pub enum Event {
         /// What it said.
         answer: Result<Answer, Unreachable>,
     },
+    /// The checkpoints that [`Effect::Checkpoint`](crate::Effect::Checkpoint) asked for are done, or could not be.
+    Checkpointed,
+    /// A planned switchover: if this member leads, another is to lead in its place.
+    HandOver {
+        /// Who, if somebody wishes for one; another leads when that one cannot.
+        to: Option<MemberName>,
+    },
     /// The pod is to stop.
     Stop,
 }

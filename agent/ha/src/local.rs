@@ -15,6 +15,9 @@ pub struct Local {
     pub server: Server,
     /// Why the want is not reached, when it is not: a sentence for people.
     pub problem: Option<String>,
+    /// After an orderly stop of a writable server: timeline and *beginning* of its last record, the shutdown checkpoint.
+    /// Whoever holds more than this holds all that it wrote.
+    pub shutdown: Option<Position>,
 }
 
 /// What is on the volume.

@@ -21,6 +21,8 @@ pub struct Output {
     pub ready: bool,
     /// What this member is doing, for its status entry and for people.
     pub activity: Activity,
+    /// After [`crate::Event::Stop`]: PostgreSQL is stopped and nothing is left to be handed over, so the agent may end.
+    pub done: bool,
     /// When to step again at the latest.
     pub wake: Instant,
 }
@@ -72,6 +74,8 @@ pub enum Effect {
         /// Whom it should copy from, if it must.
         from: MemberName,
     },
+    /// Run checkpoints while PostgreSQL serves, so that stopping it is quick, and report [`crate::Event::Checkpointed`].
+    Checkpoint,
     /// Something that a person must know: written as an Event and logged.
     Alarm {
         /// One word, a reason in CamelCase.

@@ -150,6 +150,53 @@ fn a_leader_whose_postgres_died_gives_way() {
     }
 }
 
+/// A planned change of leader is short, and costs one epoch.
+#[test]
+fn a_leader_hands_over() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        let to = [2, 3].into_iter().find(|n| world.leader() != Some(*n)).unwrap();
+        world.longest_gap();
+        world.switch(Some(to));
+        world.run(3_000);
+        assert_eq!((world.epoch(), world.leader()), (2, Some(to)), "seed {seed}");
+        let gap = world.longest_gap();
+        // The simulated clients pause by chance, up to a second.
+        assert!(gap < 3_000, "seed {seed}: {gap} ms without an acknowledgement");
+        world.run(30_000);
+        world.check_recovered();
+        let leader = world.stop_leaders_pod();
+        world.run(3_000);
+        assert_eq!(world.epoch(), 3, "seed {seed}");
+        assert_ne!(world.leader(), Some(leader.ordinal()), "seed {seed}");
+        let gap = world.longest_gap();
+        // The simulated clients pause by chance, up to a second.
+        assert!(gap < 3_000, "seed {seed}: {gap} ms without an acknowledgement");
+        world.run(80_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 3, "seed {seed}: an epoch nobody needed");
+    }
+}
+
+/// Also without a quorum, where only the stopped leader's own word lets another lead; and with nobody to hand over to.
+#[test]
+fn other_sets_hand_over_too() {
+    for (members, w) in [(2, 0), (3, 0), (5, 2), (2, 1), (1, 0)] {
+        for seed in 0..10 {
+            let mut world = World::new(seed, members, w, Faults::none());
+            world.run(40_000);
+            let leader = world.stop_leaders_pod();
+            world.run(10_000);
+            if members > 1 {
+                assert_ne!(world.leader(), Some(leader.ordinal()), "seed {seed}, {members} members, W = {w}");
+            }
+            world.run(90_000);
+            world.check_recovered();
+        }
+    }
+}
+
 /// L4: who cannot know better does not disturb those who can.
 #[test]
 fn an_isolated_follower_or_a_leader_without_api_cause_no_failover() {

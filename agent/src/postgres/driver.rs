@@ -161,7 +161,11 @@ async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Reached, Erro
             return Ok(Reached::default());
         }
         WantKind::Stopped => {
-            postgres.stop().await?;
+            postgres.step_down().await?;
+            if postgres.facts.known().applied != want.revision {
+                let last = postgres.last_record().await;
+                postgres.facts.set(|k| k.shutdown = last);
+            }
             drop(look_at_volume(postgres).await);
             return Ok(Reached::default());
         }

@@ -22,6 +22,8 @@ pub(crate) struct Known {
     pub(crate) barrier: Option<Epoch>,
     /// Whether clients are let in.
     pub(crate) gate: bool,
+    /// [`pgconvoy_ha::Local::shutdown`].
+    pub(crate) shutdown: Option<Position>,
 }
 
 /// What is known, who wants to hear of changes, and a count of them.
@@ -42,6 +44,7 @@ impl Facts {
             in_force: None,
             barrier: None,
             gate: false,
+            shutdown: None,
         };
         Self { inner: Mutex::new((known, 0)), changed: Notify::new() }
     }

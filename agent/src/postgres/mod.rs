@@ -23,6 +23,7 @@ mod server;
 mod slots;
 mod sql;
 mod standby;
+mod step_down;
 pub mod supervisor;
 mod timelines;
 mod volume;
@@ -124,6 +125,13 @@ impl DriverHandle {
                 tracing::warn!(%member, "admitting a follower took too long");
                 Answer::NotYet
             }
+        }
+    }
+
+    /// [`pgconvoy_ha::Effect::Checkpoint`]. Returns when they are done or have failed, which is logged.
+    pub async fn prepare_to_step_down(&self) {
+        if let Err(e) = Box::pin(self.postgres.prepare_to_step_down()).await {
+            tracing::warn!(error = %e, "the checkpoints before a switchover failed; stopping PostgreSQL takes longer");
         }
     }
 

@@ -59,7 +59,8 @@ impl Observer {
     }
 
     fn publish(&self, known: Known, server: Server) {
-        let local = Local { applied: known.applied, data: known.data, server, problem: known.problem };
+        let Known { applied, data, problem, shutdown, .. } = known;
+        let local = Local { applied, data, server, problem, shutdown };
         self.local.send_if_modified(|old| {
             let changed = old.as_ref() != Some(&local);
             if changed {

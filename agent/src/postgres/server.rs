@@ -15,7 +15,7 @@ use super::{
 use crate::settings::{Addresses, Paths, PostgresReport, PostgresSettings};
 use pgconvoy_ha::{Permission, Want};
 use pgconvoy_supervisor::protocol::{ErrorCode, Exit, Signal};
-use pgconvoy_terms::{Epoch, Rule};
+use pgconvoy_terms::{Epoch, Lsn, Rule};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -94,6 +94,8 @@ pub(crate) struct Kept {
     pub(crate) provisioned: Option<Epoch>,
     /// Since when it should receive and does not.
     pub(crate) dry_since: Option<Instant>,
+    /// What those who receive had been asked to confirm before PostgreSQL is stopped.
+    pub(crate) confirmed: Option<Lsn>,
 }
 
 impl Postgres {
@@ -190,6 +192,7 @@ impl Postgres {
 
     /// Starts it, and returns when it takes connections. Nothing may run.
     pub(crate) async fn start(&self, how: Start<'_>) -> Result<(), Error> {
+        self.facts.set(|k| k.shutdown = None);
         self.facts.forget_server();
         let floors = match &how {
             Start::Standby => self.floors().await?,

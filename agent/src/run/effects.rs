@@ -106,6 +106,13 @@ impl Hands {
                     });
                 }
             }
+            Effect::Checkpoint => {
+                let driver = self.driver.clone();
+                self.then(async move {
+                    driver.prepare_to_step_down().await;
+                    Some(Event::Checkpointed)
+                });
+            }
             Effect::Alarm { reason, message } => self.events.warn(About::Set, reason, &message),
         }
         Ok(())

@@ -42,7 +42,7 @@ impl Core {
     pub(super) fn answer_peers(&mut self) {
         for open in std::mem::take(&mut self.to_answer) {
             let Some(answer) = self.answer(open.id, &open.from, &open.ask) else { continue };
-            if open.may_improve(&answer) && self.now.since(open.since) < self.timing.ask / 2 && !self.stopping {
+            if open.may_improve(&answer) && self.now.since(open.since) < self.timing.ask / 2 {
                 self.to_answer.push(open);
             } else {
                 self.effects.push(Effect::Reply { id: open.id, answer });

@@ -6,6 +6,7 @@
 mod answer;
 mod canvass;
 mod follow;
+mod hand_over;
 mod lead;
 mod open;
 mod random;
@@ -86,7 +87,7 @@ pub struct Core {
     gate: Option<Epoch>,
 
     want: Want,
-    stopping: bool,
+    hand_over: hand_over::HandOver,
     effects: Vec<Effect>,
     alarms: BTreeMap<&'static str, String>,
     level: Level,
@@ -99,6 +100,7 @@ struct Level {
     permission: Permission,
     publish: Option<Publication>,
     ready: bool,
+    done: bool,
     activity: Activity,
 }
 
@@ -109,6 +111,7 @@ impl Level {
             permission: Permission::Forever,
             publish: None,
             ready: false,
+            done: false,
             activity: Activity::Waiting(why.to_owned()),
         }
     }
@@ -175,7 +178,7 @@ impl Core {
             vouch: lead::Vouch::default(),
             gate: None,
             want: Want { revision: 0, kind: WantKind::Keep },
-            stopping: false,
+            hand_over: hand_over::HandOver::default(),
             effects: vec![],
             alarms: BTreeMap::new(),
             level: Level::idle("starting"),
@@ -201,6 +204,7 @@ impl Core {
             publish: self.level.publish.clone(),
             ready: self.level.ready,
             activity: self.level.activity.clone(),
+            done: self.level.done,
             wake: Instant(self.now.0 + self.timing.ask_again.min(500)),
         }
     }
@@ -242,7 +246,9 @@ impl Core {
                 self.take_question(id, from, ask);
             }
             Event::Answered { id, from, answer } => self.hear(id, &from, answer),
-            Event::Stop => self.stopping = true,
+            Event::Checkpointed => self.hand_over.checkpointed(),
+            Event::HandOver { to } => self.ask_to_hand_over(to),
+            Event::Stop => self.hand_over.stop(),
         }
     }
 
@@ -286,9 +292,8 @@ impl Core {
     /// Everything from here on follows from what is known, whatever came last.
     fn decide(&mut self) {
         self.level = Level::idle("looking at the volume");
-        if self.stopping {
-            self.want(WantKind::Stopped);
-            self.level.activity = Activity::Stopping;
+        if self.leaving() && !self.preparing_to_leave() {
+            self.leave();
             return;
         }
         let Some(data) = self.local.as_ref().map(|l| l.data.clone()) else { return };

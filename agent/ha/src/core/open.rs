@@ -65,6 +65,12 @@ impl Core {
             }
             return;
         }
+        let position = self.my_position();
+        self.collect(term, position);
+    }
+
+    /// Collects pledges for the epoch that this member opened, its own among them, and elects.
+    pub(super) fn collect(&mut self, term: &Term, position: Option<Position>) {
         self.level.lease = true;
         for name in self.everyone(term) {
             let known = self.pledges.iter().any(|(m, position)| m.name == name && position.is_some());
@@ -74,7 +80,6 @@ impl Core {
             }
         }
         if let Some(me) = self.my_id() {
-            let position = self.my_position();
             self.pledges.insert(me, position);
         }
         self.elect(term);
@@ -94,8 +99,9 @@ impl Core {
     }
 
     fn elect(&mut self, term: &Term) {
-        let known: BTreeMap<MemberId, Position> =
+        let mut known: BTreeMap<MemberId, Position> =
             self.pledges.iter().filter_map(|(m, p)| p.map(|p| (m.clone(), p))).collect();
+        self.leave_the_election(&mut known);
         let sealing: BTreeSet<MemberId> = known.keys().cloned().collect();
         if !term.rules.iter().all(|r| r.sealed_by(&sealing)) {
             self.sealed_since = None;
@@ -109,7 +115,11 @@ impl Core {
         if !all && self.now.since(since) < LATE_PLEDGES {
             return;
         }
-        let winner = known.iter().max_by_key(|(m, p)| (**p, m.name == self.me, std::cmp::Reverse((*m).clone())));
+        let leaving = self.leaving();
+        let winner = known.iter().filter(|(m, _)| !(leaving && m.name == self.me)).max_by_key(|(m, p)| {
+            let wished = self.hand_over.wished(&m.name);
+            (**p, wished, m.name == self.me, std::cmp::Reverse((*m).clone()))
+        });
         let leader = match winner {
             Some((member, _)) => member.clone(),
             None if term.rules.is_empty() && self.may_found() => {

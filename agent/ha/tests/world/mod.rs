@@ -18,6 +18,8 @@ pub(crate) struct Faults {
     kill_postgres: f64,
     restart_agent: f64,
     restart_pod: f64,
+    stop_pod: f64,
+    switch: f64,
     cut_peer: f64,
     cut_api: f64,
     wipe: f64,
@@ -31,6 +33,8 @@ impl Faults {
             kill_postgres: 0.0,
             restart_agent: 0.0,
             restart_pod: 0.0,
+            stop_pod: 0.0,
+            switch: 0.0,
             cut_peer: 0.0,
             cut_api: 0.0,
             wipe: 0.0,
@@ -44,6 +48,8 @@ impl Faults {
             kill_postgres: 1.0,
             restart_agent: 1.0,
             restart_pod: 0.7,
+            stop_pod: 0.5,
+            switch: 0.5,
             cut_peer: 1.0,
             cut_api: 0.7,
             wipe: 0.2,
@@ -108,6 +114,8 @@ pub(crate) struct World {
     next_mail: u64,
     entries: u64,
     acknowledged: BTreeMap<u64, u32>,
+    last_acknowledged: u64,
+    gap: u64,
     promoted: BTreeMap<u32, MemberId>,
     starts: u64,
     trace: VecDeque<String>,
@@ -132,6 +140,8 @@ impl World {
             next_mail: 0,
             entries: 0,
             acknowledged: BTreeMap::new(),
+            last_acknowledged: 0,
+            gap: 0,
             promoted: BTreeMap::new(),
             starts: 0,
             trace: VecDeque::new(),
@@ -244,11 +254,22 @@ impl World {
         let Some(core) = m.core.as_mut() else { return };
         let output = core.step(now, event);
         m.postgres.want(&output.want, self.now);
-        let effects = output.effects.clone();
+        let (effects, done) = (output.effects.clone(), output.done);
         m.output = Some(output);
         for effect in effects {
             self.carry_out(member, effect);
         }
+        if done {
+            self.ended(member);
+        }
+    }
+
+    /// An agent whose pod is stopped, and that has nothing left to do, ends; another pod comes.
+    fn ended(&mut self, who: &MemberName) {
+        if !matches!(self.members[who].postgres.local().server, pgconvoy_ha::Server::Down) {
+            self.fail(&format!("{who} ends while its PostgreSQL runs"));
+        }
+        self.crash(who, true);
     }
 
     fn carry_out(&mut self, member: &MemberName, effect: Effect) {
@@ -271,6 +292,7 @@ impl World {
                     None => {}
                 }
             }
+            Effect::Checkpoint => self.send(member, 50, Mail::Event(Event::Checkpointed)),
             Effect::Reply { id, answer } => self.reply(member, id, answer),
             Effect::Admit { id, epoch, member: who, position, from } => {
                 let m = self.members.get_mut(member).unwrap();
@@ -426,6 +448,10 @@ impl World {
                 self.promoted(&epoch, id, &m.postgres);
             }
             let acks = m.postgres.take_writes(&mut self.entries, &mut self.rng);
+            if !acks.is_empty() {
+                self.gap = self.gap.max(self.now - self.last_acknowledged);
+                self.last_acknowledged = self.now;
+            }
             self.acknowledged.extend(acks);
             let now = m.postgres.local();
             let changed = m.reported.as_ref() != Some(&now);
@@ -473,6 +499,14 @@ impl World {
             }
             if self.rng.chance(per_tick(f.restart_pod)) {
                 self.crash(&who, true);
+            }
+            if self.rng.chance(per_tick(f.stop_pod)) {
+                self.stop_pod(&who);
+            }
+            if self.rng.chance(per_tick(f.switch)) {
+                let to = self.rng.chance(0.5).then(|| name(1 + self.rng.below(self.members.len() as u64) as u32));
+                self.note(format!("{who} is asked to hand over to {to:?}"));
+                self.send(&who, 10, Mail::Event(Event::HandOver { to }));
             }
             if self.rng.chance(per_tick(f.cut_peer)) {
                 let until = self.now + 1_000 + self.rng.below(20_000);
@@ -529,6 +563,34 @@ impl World {
         if pod {
             m.postgres.kill();
         }
+    }
+
+    fn stop_pod(&mut self, who: &MemberName) {
+        self.note(format!("{who} pod is to stop"));
+        self.send(who, 10, Mail::Event(Event::Stop));
+    }
+
+    /// The leader's pod is deleted in an orderly way.
+    pub(crate) fn stop_leaders_pod(&mut self) -> MemberName {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.stop_pod(&leader.name);
+        leader.name
+    }
+
+    /// Asks the leader to hand over, and says who leads.
+    pub(crate) fn switch(&mut self, to: Option<u32>) {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.send(&leader.name, 10, Mail::Event(Event::HandOver { to: to.map(name) }));
+    }
+
+    pub(crate) fn leader(&self) -> Option<u32> {
+        self.register.1.as_ref().and_then(|t| t.leader.as_ref()).map(|l| l.name.ordinal())
+    }
+
+    /// The longest time so far without an acknowledgement, since the last call.
+    pub(crate) fn longest_gap(&mut self) -> u64 {
+        self.last_acknowledged = self.now;
+        std::mem::take(&mut self.gap)
     }
 
     pub(crate) fn restart_agent(&mut self, ordinal: u32) {

@@ -42,6 +42,8 @@ pub(crate) struct Postgres {
     promoted: Option<(Epoch, MemberId)>,
     clone: Option<(Vec<Entry>, usize)>,
     problem: Option<String>,
+    /// How long the log was at an orderly stop of a writable server that nothing has run after.
+    shutdown: Option<usize>,
     name: Option<MemberName>,
     now: u64,
 }
@@ -59,6 +61,7 @@ impl Postgres {
             promoted: None,
             clone: None,
             problem: None,
+            shutdown: None,
             name: None,
             now: 0,
         }
@@ -132,7 +135,11 @@ impl Postgres {
             None if self.half_made => Data::HalfMade,
             None => Data::Empty,
         };
-        Local { applied: self.applied, data, server, problem: self.problem.clone() }
+        let shutdown = self.shutdown.map(|length| Position {
+            timeline: TimelineId(self.log.last().map_or(0, |e| e.epoch)),
+            end: Lsn(length as u64 - 1),
+        });
+        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown }
     }
 
     /// One tick of the executor; returns how many servers it started.
@@ -151,14 +158,18 @@ impl Postgres {
             return 0;
         }
         self.busy_until = now + 20 + rng.below(200);
+        if want.kind != WantKind::Stopped {
+            self.shutdown = None;
+        }
         let mut starts = 0;
         self.problem = None;
         let done = match want.kind {
             WantKind::Keep => true,
-            WantKind::Fenced | WantKind::Stopped => {
+            WantKind::Fenced => {
                 self.running = Running::Down;
                 true
             }
+            WantKind::Stopped => self.stop(rng),
             WantKind::Found { incarnation } => {
                 assert!(self.data.is_none(), "initdb over data");
                 self.log = vec![Entry { epoch: 1, id: 0 }];
@@ -221,6 +232,22 @@ impl Postgres {
             WantKind::Detached | WantKind::Follow { .. } => !matches!(self.running, Running::Down),
             _ => true,
         }
+    }
+
+    /// An orderly stop: clients are sent away, who streams gets all there is (or is cut off, sometimes).
+    fn stop(&mut self, rng: &mut Rng) -> bool {
+        let Running::Primary(r) = &mut self.running else {
+            self.running = Running::Down;
+            return true;
+        };
+        r.gate = false;
+        let behind = r.flushed.values().any(|(at, heard)| heard + 200 > self.now && *at < self.log.len());
+        if behind && !rng.chance(0.2) {
+            return false;
+        }
+        self.shutdown = Some(self.log.len());
+        self.running = Running::Down;
+        true
     }
 
     fn clone_step<'a>(
