@@ -193,9 +193,9 @@ impl Cgroups {
         self.everywhere().into_iter().map(|r| r.join(cluster)).filter(|f| f.is_dir()).collect()
     }
 
-    /// Lets everything in a cluster go on.
-    pub(crate) fn thaw(&self, cluster: &str) {
-        self.thaw_below(&self.freezer().join(cluster));
+    /// Lets everything in a group and in those below it go on.
+    pub(crate) fn thaw(&self, group: &Path) {
+        self.thaw_below(&self.freezer().join(group));
     }
 
     fn thaw_below(&self, folder: &Path) {

@@ -38,7 +38,7 @@ fn processes(cluster: &Cluster, cgroups: &Cgroups) -> anyhow::Result<()> {
             }
         }
         // What is frozen does not die.
-        cgroups.thaw(&group(cluster.name()));
+        cgroups.thaw(group(cluster.name()).as_ref());
         let all = mark::processes(state);
         let Some(first) = all.first() else { return Ok(()) };
         if Instant::now() > limit {

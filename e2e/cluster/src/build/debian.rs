@@ -29,14 +29,19 @@ const NEEDED: [&str; 18] = [
     "util-linux",
 ];
 
-/// Installs what is missing, or names it.
-pub(super) fn packages(store: &Store) -> anyhow::Result<()> {
+/// Packages that this machine lacks.
+pub(super) fn missing_packages() -> Vec<&'static str> {
     let query = run::attempt(
         Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\\n"]).args(NEEDED),
         "",
     );
     let known = query.map(|q| q.stdout).unwrap_or_default();
-    let missing = missing(&known);
+    missing(&known)
+}
+
+/// Installs what is missing, or names it.
+pub(super) fn packages(store: &Store) -> anyhow::Result<()> {
+    let missing = missing_packages();
     if missing.is_empty() {
         return Ok(());
     }

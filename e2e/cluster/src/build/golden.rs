@@ -17,6 +17,11 @@ pub(super) fn folder(store: &Store) -> PathBuf {
     store.path("golden").join(stamp(names.iter().map(String::as_str)))
 }
 
+/// Whether it is there.
+pub(super) fn exists(store: &Store) -> bool {
+    folder(store).exists()
+}
+
 /// Makes it, if it is not there.
 pub(super) fn make(store: &Store, bin: &Path) -> anyhow::Result<()> {
     let (parent, target) = (store.folder("golden")?, folder(store));

@@ -32,9 +32,9 @@ macro_rules! module {
 
 /// The versions of Kubernetes that can be built, the default first. Patch releases and everything else are pinned in the
 /// modules' `go.mod`.
-pub const VERSIONS: [&str; 1] = ["1.36"];
+pub const VERSIONS: [&str; 2] = ["1.36", "1.34"];
 
-const KUBERNETES: [Module; 1] = [module!("k8s")];
+const KUBERNETES: [Module; 2] = [module!("k8s"), module!("k8s-1.34")];
 const SIDE: Module = module!("side");
 
 fn kubernetes(version: &str) -> anyhow::Result<&'static Module> {

@@ -93,7 +93,7 @@ impl<'a> Node<'a> {
             .filter(|p| p.part == name || p.part.starts_with(&own))
             .collect();
         // What was frozen must wake up to die.
-        Cgroups::detect(crate::host::CGROUPS.as_ref())?.thaw(&self.place.group());
+        Cgroups::detect(crate::host::CGROUPS.as_ref())?.thaw(&PathBuf::from(self.place.group()).join(&name));
         mark::gone(&all, &self.place.state, Duration::from_secs(10))
     }
 

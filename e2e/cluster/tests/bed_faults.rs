@@ -198,11 +198,14 @@ fn silent_nodes(cluster: &Cluster) {
 fn power(cluster: &Cluster) {
     let node = cluster.node(2).unwrap();
     let postgres = cluster.pid("default", "db-n2", None).unwrap();
-    // A frozen one loses its power as well.
+    // A frozen one loses its power as well; one of another node stays frozen.
     cluster.freeze("default", "db-n2", None).unwrap();
+    cluster.freeze("default", "db-n3", None).unwrap();
     let begin = Instant::now();
     node.power_off().unwrap();
     println!("measured: a node's power is gone after {:.2} s", begin.elapsed().as_secs_f64());
+    assert!(!answers(cluster, "on-n1", &address(cluster, "db-n3")), "it was thawed");
+    cluster.thaw("default", "db-n3", None).unwrap();
     assert!(!node.is_on() && node.power_off().is_err() && node.run(&["true"], "").is_err());
     eventually("its pods end", Duration::from_secs(5), || !std::path::Path::new(&format!("/proc/{postgres}")).exists());
     eventually("it is NotReady", SILENT, || !node_ready(cluster, "n2"));
