@@ -53,6 +53,8 @@ fn a_cluster_is_a_kubernetes_and_leaves_nothing() {
     volumes(&cluster);
     an_image_of_ones_own(&cluster);
     custom_resources(&cluster);
+    #[cfg(feature = "client")]
+    a_client_reaches_it(&cluster);
     what_is_wrong_is_said(&cluster);
 
     // What belongs to it, seen from outside: everything in namespaces that only its processes are in.
@@ -175,6 +177,24 @@ fn custom_resources(cluster: &Cluster) {
     assert!(!refused.ok && refused.stderr.contains("conflict"), "{refused:?}");
     let seen = cluster.get(&["thing", "t"]).unwrap();
     assert_eq!((&seen["spec"]["size"], &seen["spec"]["color"]), (&3.into(), &"red".into()));
+}
+
+/// From outside of its network, by the library's runtime.
+#[cfg(feature = "client")]
+fn a_client_reaches_it(cluster: &Cluster) {
+    use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+    let runtime = cluster.runtime().unwrap();
+    let names = runtime.block_on(async {
+        // Not on this thread, which is outside.
+        let config = cluster.client().await.unwrap();
+        let list = tokio::spawn(async move {
+            let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+            Api::<DynamicObject>::all_with(config, &kind).list(&ListParams::default()).await.unwrap()
+        });
+        let list = list.await.unwrap();
+        list.items.into_iter().filter_map(|n| n.metadata.name).collect::<Vec<_>>()
+    });
+    assert_eq!(names, ["n1", "n2", "n3"]);
 }
 
 fn what_is_wrong_is_said(cluster: &Cluster) {

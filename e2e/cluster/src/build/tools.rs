@@ -42,7 +42,7 @@ pub fn tool(store: &Store, name: &str) -> anyhow::Result<PathBuf> {
     let log = store.folder("log")?.join(format!("build-{name}.log"));
     let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = programs::go();
-    command.args(["install", "-ldflags", "-s -w", &format!("{package}@{version}")]);
+    command.args(["install", "-v", "-ldflags", "-s -w", &format!("{package}@{version}")]);
     // Outside of a module, so without -mod.
     command.env("GOFLAGS", "-buildvcs=false -trimpath").env("GOBIN", &part);
     let status = command.stdout(out.try_clone()?).stderr(out).status().context("cannot run go")?;
