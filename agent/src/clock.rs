@@ -18,3 +18,9 @@ pub fn after(start: Instant, duration: Duration) -> Instant {
 pub fn until(now: Instant, then: Instant) -> Duration {
     Duration::from_millis(then.since(now))
 }
+
+/// The wall clock, which may step: for what people read. Nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "the one place where the agent looks at it")]
+pub(crate) fn wall() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -31,6 +31,8 @@ pub mod reasons {
     pub const NO_STORAGE_CLASS: &str = "NoStorageClass";
     /// A member's volume is full. The others go on; the member comes back by itself once there is room.
     pub const VOLUME_FULL: &str = "VolumeFull";
+    /// Copies of the data that commits wait for are gone: the set reads, but does not write before a person has decided.
+    pub const COPIES_LOST: &str = "CopiesLost";
     /// The PostgreSQL configuration is refused by PostgreSQL itself.
     pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";
     /// Some parameters need a restart to take effect.

@@ -115,7 +115,7 @@ struct Writer {
 impl Writer {
     async fn run(self, mut notes: mpsc::Receiver<Note>) {
         while let Some(note) = notes.recv().await {
-            let written = self.write(&event(&self.me, &note, Timestamp::now())).await;
+            let written = self.write(&event(&self.me, &note, crate::clock::wall())).await;
             let counter = if written { &self.metrics.events_written } else { &self.metrics.events_dropped };
             counter.inc();
         }

@@ -66,7 +66,7 @@ impl Reporter {
             let wanted = states.borrow_and_update().clone();
             let mut pause = None;
             if wanted.state.is_some() {
-                let entry = self.entry(wanted, Timestamp::now());
+                let entry = self.entry(wanted, crate::clock::wall());
                 if self.written.as_ref() != Some(&entry) {
                     if self.write(entry).await {
                         failures = 0;

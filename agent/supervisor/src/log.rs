@@ -55,6 +55,7 @@ pub(crate) fn flush() {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a log is for people")]
 fn line(level: &str, message: &str, fields: &[(&str, &dyn Display)]) {
     let mut text = String::with_capacity(160);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

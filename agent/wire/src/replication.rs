@@ -284,6 +284,7 @@ impl Replication {
         self.client
     }
 
+    #[expect(clippy::disallowed_methods, reason = "PostgreSQL shows it to people")]
     fn queue_status(&mut self, reply: bool) {
         let status = self.status;
         let now = SystemTime::now().duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default();

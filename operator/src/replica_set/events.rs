@@ -29,11 +29,12 @@ pub fn warning(reason: &str, note: &str) -> Event {
 }
 
 /// Reasons that are told whenever they come up, in whatever condition: somebody must do something.
-const TOLD: [&str; 7] = [
+const TOLD: [&str; 8] = [
     reasons::IMAGE_UNUSABLE,
     reasons::UNSCHEDULABLE,
     reasons::NO_STORAGE_CLASS,
     reasons::VOLUME_FULL,
+    reasons::COPIES_LOST,
     reasons::FOREIGN_VOLUME,
     reasons::MEMBER_FAILED,
     reasons::CONFIGURATION_REFUSED,

@@ -3,7 +3,7 @@
 use crate::kinds::Kind;
 use jiff::Timestamp;
 use pgconvoy_crds::{PgReplicaSetStatus, PgTermSpec};
-use pgconvoy_terms::{MemberName, Phase, Term};
+use pgconvoy_terms::{MemberId, MemberName, Phase, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -243,6 +243,8 @@ pub struct Rule {
     pub acknowledgements: u32,
     /// How many followers the newest rule has.
     pub followers: usize,
+    /// Of every rule in force or pending: W, and the followers that count, with the names of their data.
+    pub counted: Vec<(u32, BTreeSet<MemberId>)>,
 }
 
 impl Rule {
@@ -268,6 +270,7 @@ impl Rule {
             rules: term.rules.len(),
             acknowledgements: newest.map_or(0, |r| r.acknowledgements),
             followers: newest.map_or(0, |r| r.followers.len()),
+            counted: term.rules.iter().map(|r| (r.acknowledgements, r.followers.clone())).collect(),
         }
     }
 

@@ -128,6 +128,7 @@ impl Merge {
     }
 
     /// Shows what can be shown; when to look again at the latest.
+    #[expect(clippy::disallowed_methods, reason = "it is compared with the times that stand in logs")]
     fn show(&mut self) -> Result<Option<Instant>, Problem> {
         loop {
             self.take();

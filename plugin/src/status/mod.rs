@@ -19,6 +19,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// Prints it; the exit status says whether everything is Ready.
+#[expect(clippy::disallowed_methods, reason = "ages are for people")]
 pub(crate) async fn run(access: &Access, args: &StatusArgs) -> Result<ExitCode, Problem> {
     let (ready, shown) = match &args.set {
         Some(set) => {

@@ -110,7 +110,7 @@ impl Keeper {
         let Some(mut lease) = self.latest.clone() else { return };
         let old = lease.spec.take().unwrap_or_default();
         lease.metadata.managed_fields = None;
-        lease.spec = Some(written(&old, write, self.election.me(), Timestamp::now()));
+        lease.spec = Some(written(&old, write, self.election.me(), clock::wall()));
         let (verb, sent) = (write.verb(), clock::now());
         let what = format!("{verb} Lease {}", self.name);
         let result = call(&what, self.api.replace(&self.name, &PostParams::default(), &lease)).await;

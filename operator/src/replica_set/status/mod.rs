@@ -13,7 +13,7 @@ use conditions::{Verdict, merge};
 use jiff::Timestamp;
 use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
 use pgconvoy_crds::{DurabilityMode, MemberPhase, MemberState, PgReplicaSetStatus};
-use pgconvoy_terms::MemberName;
+use pgconvoy_terms::{MemberId, MemberName};
 use std::collections::BTreeSet;
 
 /// What to do about pods that do not have everything that the spec asks for.
@@ -127,6 +127,9 @@ impl<'a> View<'a> {
             };
             return not(reason, message);
         }
+        if let Some(text) = self.copies_lost() {
+            return not(reasons::COPIES_LOST, text);
+        }
         let Some(leader) = rule.leader.as_ref().filter(|_| rule.active) else {
             return not(reasons::NO_LEADER, format!("no leader is active in epoch {}", rule.epoch));
         };
@@ -152,6 +155,28 @@ impl<'a> View<'a> {
         Verdict { type_: READY, holds: true, reason: reasons::ALL_MEMBERS_ATTACHED, message }
     }
 
+    /// That a rule counts on more copies that are gone than it can do without: a member that has other data now does not
+    /// stand for what it had, so nothing can be acknowledged, not even the rule that would let it go.
+    fn copies_lost(&self) -> Option<String> {
+        let states = &self.observed.status.member_states;
+        let gone = |id: &&MemberId| {
+            let state = states.iter().find(|s| s.name == id.name.to_string());
+            state.and_then(|s| s.incarnation.as_ref()).is_some_and(|i| *i != id.incarnation.to_string())
+        };
+        self.plan.rule.counted.iter().find_map(|(w, followers)| {
+            let lost: Vec<_> = followers.iter().filter(gone).map(|id| id.name.to_string()).collect();
+            (followers.len() - lost.len() < *w as usize).then(|| {
+                format!(
+                    "writes wait: {w} of the copies of {} must hold a commit, and the data that {} had is gone; what \
+                     replaced it does not count, and that nothing else is lost only a person can say. Reads go on: take \
+                     a dump from the leader and restore it into a new set",
+                    followers.iter().map(|id| id.name.to_string()).collect::<Vec<_>>().join(", "),
+                    lost.join(", ")
+                )
+            })
+        })
+    }
+
     fn stalled(&self) -> Verdict {
         let stalled = |reason, message| Verdict { type_: STALLED, holds: true, reason, message };
         if let Some(problem) = self.plan.problems.iter().find(|p| p.stalls()) {
@@ -159,6 +184,9 @@ impl<'a> View<'a> {
         }
         if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
             return stalled(w.reason, format!("{}: {}", w.member, w.text));
+        }
+        if let Some(text) = self.copies_lost() {
+            return stalled(reasons::COPIES_LOST, text);
         }
         Verdict { type_: STALLED, holds: false, reason: reasons::NONE, message: "nothing needs a person".to_owned() }
     }

@@ -129,6 +129,25 @@ fn whose_flush_a_commit_waits_for_is_told_as_it_is() {
 }
 
 #[test]
+fn copies_that_a_rule_cannot_do_without_are_missed() {
+    let mut world = starting();
+    world.lead(1, 1, &[2, 3]);
+    let other = |s: &mut pgconvoy_crds::MemberState| {
+        s.epoch = Some(1);
+        s.incarnation = Some("zzzzzzzzzz".to_owned());
+    };
+    world.say(2, MemberPhase::Attached, other);
+    world.settle();
+    assert_eq!(world.condition("Stalled").0, "False", "the copy of orders-3 is there, and one is enough");
+    world.say(3, MemberPhase::Attached, other);
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "CopiesLost"));
+    assert!(message.contains("1 of the copies of orders-2, orders-3") && message.contains("take a dump"), "{message}");
+    assert_eq!(ready(&world).0, "CopiesLost");
+}
+
+#[test]
 fn only_what_the_present_pod_says_in_the_present_epoch_counts() {
     let mut world = starting();
     world.lead(1, 1, &[2, 3]);
