@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod checksum;
+pub mod layout;
+pub mod ship;
 pub mod store;
 
 pub use checksum::crc32c;

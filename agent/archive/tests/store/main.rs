@@ -6,6 +6,7 @@
 mod contract;
 mod embedded;
 mod faults;
+mod ownership;
 mod refusals;
 mod tls;
 mod versitygw;
