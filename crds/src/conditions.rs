@@ -39,6 +39,8 @@ pub mod reasons {
     pub const RESTART_REQUIRED: &str = "RestartRequired";
     /// Pods were made by an earlier spec or operator, and have not been made again since.
     pub const ROLLOUT_PENDING: &str = "RolloutPending";
+    /// Pods are being made anew one at a time.
+    pub const ROLLING_OUT: &str = "RollingOut";
     /// Everything in the spec is in force.
     pub const IN_FORCE: &str = "InForce";
     /// A member reports an error that a person must look at.

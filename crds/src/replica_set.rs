@@ -77,6 +77,29 @@ pub struct PgReplicaSetSpec {
     /// Annotations of the Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<Services>,
+    /// How a change that needs new pods, or a restart of PostgreSQL, is brought about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+}
+
+/// How a change that needs new pods, or a restart of PostgreSQL, is brought about: another image, resources, pod template,
+/// parameters that are read at a start only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Update {
+    /// Default: `Automatic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<UpdateStrategy>,
+}
+
+/// How a change that needs new pods is brought about. Default: `Automatic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateStrategy {
+    /// Pods are made anew one at a time, each once all others are attached: followers first, then the leader, which hands
+    /// over to a follower before it stops. What would leave fewer members than writes need waits for a person.
+    Automatic,
+    /// Nothing is made anew until a person deletes the pods.
+    Manual,
 }
 
 /// When to pull the image. Default: `IfNotPresent`.

@@ -8,13 +8,13 @@ use super::{Context, events};
 use crate::kinds::{Kind, Object};
 use crate::world::prune::fingerprint;
 use futures::StreamExt;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::runtime::events::Event;
 use pgconvoy_crds::names::{MANAGER_AGENT_PREFIX, MANAGER_OPERATOR};
 use pgconvoy_crds::{PgReplicaSet, PgTerm};
 use pgconvoy_terms::MemberName;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -219,6 +219,7 @@ impl Work<'_> {
                 let replaced = || events::warning("MemberReplaced", &format!("{name} is made again: {why}"));
                 Ok((*kind == Kind::Pod).then(replaced))
             }
+            Action::Restart { member, pods, why } => self.restart(member, pods, why).await,
             Action::Remove { member, pod, claim, secret } => {
                 self.remove(member, pod.as_deref(), claim.as_ref(), secret.as_ref()).await
             }
@@ -334,6 +335,36 @@ impl Work<'_> {
             Err(ApplyError::Refused { source: kube::Error::Api(s), .. }) if s.is_not_found() => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Deletes a member's pod for a roll-out, if a fresh look finds everything as it was planned for.
+    async fn restart(
+        &self,
+        member: &MemberName,
+        pods: &BTreeMap<String, String>,
+        why: &str,
+    ) -> Result<Option<Event>, ApplyError> {
+        let stale = |kind: Kind| ApplyError::Stale { kind: kind.as_str(), name: self.set.name.clone() };
+        let terms: Api<PgTerm> = Api::namespaced(self.context.client.clone(), &self.set.namespace);
+        let term = call("read", Kind::Term.as_str(), &self.set.name, terms.get(&self.set.name)).await?;
+        let planned = self.observed.term(&self.set.name).and_then(|t| t.spec.as_ref().ok());
+        if planned != Some(&term.spec) {
+            return Err(stale(Kind::Term));
+        }
+        let selector = ListParams::default().labels(&self.set.selector());
+        let list = call("list", Kind::Pod.as_str(), &self.set.name, self.api(Kind::Pod).list(&selector)).await?;
+        let now: BTreeMap<String, String> = list
+            .items
+            .iter()
+            .filter(|p| p.metadata.deletion_timestamp.is_none())
+            .filter_map(|p| Some((p.metadata.name.clone()?, p.metadata.uid.clone()?)))
+            .collect();
+        let (Some(uid), true) = (pods.get(&member.to_string()), now == *pods && list.items.len() == pods.len()) else {
+            return Err(stale(Kind::Pod));
+        };
+        tracing::info!(set = self.set.name, %member, why, "rolling out");
+        self.delete(Kind::Pod, &member.to_string(), uid).await?;
+        Ok(Some(events::deed("MemberRestarted", &format!("{member} is made anew: {why}"))))
     }
 
     /// Takes a member away, if a fresh read of the term agrees: the watch may be behind.

@@ -3,6 +3,7 @@
 use crate::kinds::{Kind, Object};
 use pgconvoy_terms::MemberName;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Something to do. Each is safe to do twice, and safe to be the last one that is done.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,16 @@ pub enum Action {
         name: String,
         /// Its UID.
         uid: String,
+        /// Why, for the log and the event.
+        why: String,
+    },
+    /// Delete a member's pod, so that it is made anew as the spec asks. Done only if a fresh look finds these very pods,
+    /// none of them going, and the term as it was planned for: never two at a time.
+    Restart {
+        /// The member.
+        member: MemberName,
+        /// The pods of all members, by name, with their UIDs.
+        pods: BTreeMap<String, String>,
         /// Why, for the log and the event.
         why: String,
     },
@@ -68,7 +79,11 @@ impl Action {
             Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
             Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
             Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
-            Action::Patch { .. } | Action::Delete { .. } | Action::Remove { .. } | Action::Forget(_) => Stage::Pods,
+            Action::Patch { .. }
+            | Action::Delete { .. }
+            | Action::Restart { .. }
+            | Action::Remove { .. }
+            | Action::Forget(_) => Stage::Pods,
         }
     }
 }

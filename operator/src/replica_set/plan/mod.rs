@@ -9,9 +9,11 @@ mod containers;
 mod data;
 mod network;
 mod pod;
+mod roll_out;
 pub mod roster;
 
 pub use action::{Action, Stage};
+pub use roll_out::RollOut;
 pub use roster::roster;
 
 use super::certificates::Material;
@@ -40,6 +42,8 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// Members whose pods were made by an earlier spec.
     pub outdated: Vec<MemberName>,
+    /// How far making them anew is.
+    pub roll_out: RollOut,
     /// Members that are to go and still take part.
     pub leaving: Vec<MemberName>,
 }
@@ -69,6 +73,7 @@ pub fn plan(set: &Validated, observed: &Observed, material: &Material) -> Plan {
         p.member(&member, material, pods_may_be_made);
     }
     p.leaving();
+    p.roll_out();
     p.roles();
     p.forget();
     p.plan.actions.sort_by_key(Action::stage);
@@ -341,7 +346,7 @@ impl<'a> Planner<'a> {
         for (name, pod) in self.observed.pods() {
             let Ok(member) = name.parse::<MemberName>() else { continue };
             let goes = |a: &Action| match a {
-                Action::Remove { member: m, .. } => *m == member,
+                Action::Remove { member: m, .. } | Action::Restart { member: m, .. } => *m == member,
                 Action::Delete { kind, name: n, .. } => *kind == Kind::Pod && n == name,
                 _ => false,
             };

@@ -6,7 +6,7 @@ mod waiting;
 pub use waiting::{Waiting, waiting_for};
 
 use super::observed::{Observed, Rule};
-use super::plan::{self, Plan, attached};
+use super::plan::{self, Plan, RollOut, attached};
 use super::problem::Problem;
 use super::validate::Validated;
 use conditions::{Verdict, merge};
@@ -204,7 +204,20 @@ impl<'a> View<'a> {
             let message = format!("{} leaves the set: first the rule, then its pod goes", names.join(", "));
             return verdict(true, reasons::SCALING_DOWN, message);
         }
+        if let Some(rolling) = self.rolling_out() {
+            return verdict(true, reasons::ROLLING_OUT, rolling);
+        }
         verdict(false, reasons::NONE, "the set is as its spec asks".to_owned())
+    }
+
+    /// What a roll-out does, if there is one that goes on by itself.
+    fn rolling_out(&self) -> Option<String> {
+        let now = match &self.plan.roll_out {
+            RollOut::Done | RollOut::ByHand(_) => return None,
+            RollOut::Now(member) => format!("{member} is next"),
+            RollOut::Waiting(what) => format!("it waits {what}"),
+        };
+        Some(format!("pods are made anew one at a time, followers first, the leader last: {now}"))
     }
 
     fn configured(&self, ready: &Verdict) -> Verdict {
@@ -233,12 +246,23 @@ impl<'a> View<'a> {
         }
         let pending: BTreeSet<&str> =
             states.iter().flat_map(|s| s.pending_restart.iter().map(String::as_str)).collect();
+        if let Some(rolling) = self.rolling_out() {
+            let what = match pending.len() {
+                0 => "not every pod was made by this spec".to_owned(),
+                _ => format!("a restart is needed for {}", pending.iter().copied().collect::<Vec<_>>().join(", ")),
+            };
+            return not(reasons::ROLLING_OUT, format!("{what}; {rolling}"));
+        }
+        let by_hand = match &self.plan.roll_out {
+            RollOut::ByHand(why) => format!("{why}, so this waits for you: {DELETE_PODS}"),
+            _ => DELETE_PODS.to_owned(),
+        };
         if !pending.is_empty() {
             let names: Vec<_> =
                 states.iter().filter(|s| !s.pending_restart.is_empty()).map(|s| s.name.as_str()).collect();
             let pending: Vec<_> = pending.into_iter().collect();
             let message = format!(
-                "a restart is needed for {} to take effect in {}: {DELETE_PODS}",
+                "a restart is needed for {} to take effect in {}; {by_hand}",
                 pending.join(", "),
                 names.join(", ")
             );
@@ -247,8 +271,8 @@ impl<'a> View<'a> {
         if !self.plan.outdated.is_empty() {
             let names: Vec<_> = self.plan.outdated.iter().map(ToString::to_string).collect();
             let message = format!(
-                "the pods of {} were made by an earlier spec or operator, with another image, resources or pod template: \
-                 {DELETE_PODS}",
+                "the pods of {} were made by an earlier spec or operator, with another image, resources or pod template; \
+                 {by_hand}",
                 names.join(", ")
             );
             return not(reasons::ROLLOUT_PENDING, message);

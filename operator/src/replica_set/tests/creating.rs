@@ -9,6 +9,7 @@ fn described(world: &World) -> Vec<String> {
         Action::Apply(o) => format!("apply {} {}", o.kind, o.name),
         Action::Patch { kind, name, .. } => format!("patch {kind} {name}"),
         Action::Delete { kind, name, .. } => format!("delete {kind} {name}"),
+        Action::Restart { member, .. } => format!("restart {member}"),
         Action::Remove { member, .. } => format!("remove {member}"),
         Action::Forget(member) => format!("forget {member}"),
     };

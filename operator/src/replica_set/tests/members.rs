@@ -211,16 +211,6 @@ fn a_volume_grows_and_does_not_shrink() {
     assert_eq!(world.condition("Ready").0, "True", "the set serves on");
 }
 
-#[test]
-fn another_image_is_told_and_deletes_no_pod() {
-    let mut world = running(3);
-    world.set.spec.image = "postgres:17.6".to_owned();
-    world.settle();
-    assert_eq!(world.names(Kind::Pod).len(), 3);
-    let (status, reason, message) = world.condition("Configured");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "RolloutPending"));
-    assert!(message.contains("orders-1, orders-2, orders-3"), "{message}");
-}
 
 #[test]
 fn a_pod_in_which_postgresql_never_ran_is_made_again_when_the_spec_is_mended() {

@@ -4,6 +4,7 @@
 mod certificates;
 mod creating;
 mod members;
+mod roll_out;
 mod statuses;
 
 use super::apply::Memo;
@@ -29,6 +30,8 @@ pub(super) struct World {
     pub(super) bodies: BTreeMap<(Kind, String), Value>,
     pub(super) now: Timestamp,
     pub(super) no_such_class: Option<String>,
+    /// Members whose pods were deleted to be made anew, in that order.
+    pub(super) restarts: Vec<String>,
     memo: Memo,
     made: u32,
 }
@@ -46,6 +49,7 @@ impl World {
             bodies: BTreeMap::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             no_such_class: None,
+            restarts: vec![],
             memo: Memo::default(),
             made: 0,
         }
@@ -143,6 +147,12 @@ impl World {
                 true
             }
             Action::Delete { kind, name, uid, .. } => self.delete(*kind, name, uid),
+            Action::Restart { member, pods, .. } => {
+                let name = member.to_string();
+                self.delete(Kind::Pod, &name, &pods[&name]);
+                self.restarts.push(name);
+                true
+            }
             Action::Remove { member, pod, claim, secret } => {
                 let rule = self.rule();
                 assert!(rule.lets_go(member));
