@@ -3,6 +3,7 @@
 use crate::{Output, Set, eventually};
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which way a client goes in.
@@ -34,6 +35,23 @@ pub struct Tally {
     pub failed: u64,
     /// Acknowledged writes that are not in the table.
     pub lost: u64,
+}
+
+/// What a client has written, seen from outside of its pod.
+#[derive(Debug)]
+pub struct Outside {
+    file: PathBuf,
+}
+
+impl Outside {
+    /// How many writes were acknowledged so far.
+    ///
+    /// # Errors
+    /// When the pod is gone, or has written nothing.
+    pub fn written(&self) -> anyhow::Result<usize> {
+        let text = std::fs::read_to_string(&self.file).with_context(|| format!("no {}", self.file.display()))?;
+        Ok(text.lines().count())
+    }
 }
 
 /// Writes one row after the other, each on a connection of its own, and keeps what was acknowledged and what was not.
@@ -155,6 +173,19 @@ impl<'a> Client<'a> {
     /// When the pod does not answer.
     pub fn written(&self) -> anyhow::Result<u64> {
         self.lines("acknowledged")
+    }
+
+    /// A way to see what was acknowledged that needs no API server.
+    ///
+    /// # Errors
+    /// When the pod's process cannot be found from outside.
+    pub fn seen_from_outside(&self) -> anyhow::Result<Outside> {
+        let namespace = self.set.namespace;
+        let found = namespace.cluster().kcl(&["pid", &namespace.name, &self.pod], "")?;
+        let pid: u32 = found.stdout.trim().parse().with_context(|| format!("no process id: {}", found.stderr))?;
+        let outside = Outside { file: format!("/proc/{pid}/root/tmp/acknowledged").into() };
+        outside.written()?;
+        Ok(outside)
     }
 
     fn lines(&self, file: &str) -> anyhow::Result<u64> {

@@ -12,9 +12,14 @@ mod client;
 mod evidence;
 mod load;
 mod set;
+mod spec;
+mod stepping;
+mod volumes;
 
-pub use client::{Client, Door, Tally};
+pub use client::{Client, Door, Outside, Tally};
 pub use set::Set;
+pub use stepping::{Stepping, step};
+pub use volumes::SmallVolumes;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
