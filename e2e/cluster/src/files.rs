@@ -97,6 +97,20 @@ pub(crate) fn cni(node: u8) -> String {
     )
 }
 
+/// Feature gates of the kubelet, as YAML.
+fn gates(options: &Options) -> String {
+    let mut gates = options.feature_gates.replace('=', ": ");
+    // On by default since 1.35.
+    if options.kubernetes == "1.34"
+        && !options.crash_backoff.is_empty()
+        && !gates.contains("KubeletCrashLoopBackOffMax")
+    {
+        gates += if gates.is_empty() { "" } else { "," };
+        gates += "KubeletCrashLoopBackOffMax: true";
+    }
+    gates
+}
+
 /// The kubelet of a node.
 pub(crate) fn kubelet(place: &Place, options: &Options) -> String {
     let pki = place.state.join("pki");
@@ -126,7 +140,7 @@ imageGCLowThresholdPercent: 99
 podLogsDir: /var/log/pods
 featureGates: {{{}}}
 ",
-        options.feature_gates.replace('=', ": ")
+        gates(options)
     );
     if !options.crash_backoff.is_empty() {
         text += &format!("crashLoopBackOff: {{maxContainerRestartPeriod: {}}}\n", options.crash_backoff);
@@ -135,4 +149,27 @@ featureGates: {{{}}}
         text += &format!("nodeLeaseDurationSeconds: {seconds}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_reach_the_kubelet() {
+        let place = Place::of("/p/clusters/a".into(), 2);
+        let plain = kubelet(&place, &Options::default());
+        assert!(plain.contains("cgroupRoot: /kcluster-a/n2\n") && plain.contains("featureGates: {}\n"), "{plain}");
+        assert!(!plain.contains("crashLoopBackOff") && !plain.contains("nodeLease"), "{plain}");
+        let options = Options { feature_gates: "A=true,B=false".to_owned(), ..Options::impatient() };
+        let text = kubelet(&place, &options);
+        assert!(text.contains("featureGates: {A: true,B: false}\n"), "{text}");
+        assert!(
+            text.contains("crashLoopBackOff: {maxContainerRestartPeriod: 1s}\nnodeLeaseDurationSeconds: 4\n"),
+            "{text}"
+        );
+        // Kubernetes 1.34 knows it, and does not do it by itself.
+        let older = gates(&Options { kubernetes: "1.34".to_owned(), ..options });
+        assert_eq!(older, "A: true,B: false,KubeletCrashLoopBackOffMax: true");
+    }
 }
