@@ -181,8 +181,7 @@ impl<'a> Client<'a> {
     /// When the pod's process cannot be found from outside.
     pub fn seen_from_outside(&self) -> anyhow::Result<Outside> {
         let namespace = self.set.namespace;
-        let found = namespace.cluster().kcl(&["pid", &namespace.name, &self.pod], "")?;
-        let pid: u32 = found.stdout.trim().parse().with_context(|| format!("no process id: {}", found.stderr))?;
+        let pid = namespace.cluster().process(&namespace.name, &self.pod, None)?;
         let outside = Outside { file: format!("/proc/{pid}/root/tmp/acknowledged").into() };
         outside.written()?;
         Ok(outside)

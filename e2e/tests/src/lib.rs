@@ -1,8 +1,8 @@
 //! What the tests on a real Kubernetes share. Each file in `tests/` proves one promise.
 //!
 //! They are `#[ignore]`d, because they need a cluster: `./test` brings one up, sets `PGCONVOY_CLUSTER` to its name and
-//! runs them with `--ignored`. By hand: `images/build --profile dev`, `KCL_NAME=dev e2e/cluster/kcl up`,
-//! `KCL_NAME=dev e2e/cluster/kcl import target/images/*.oci.tar`, then
+//! runs them with `--ignored`. By hand: `images/build --profile dev`, `e2e/cluster/kcluster --name dev up`,
+//! `e2e/cluster/kcluster --name dev load target/images/*.oci.tar`, then
 //! `PGCONVOY_CLUSTER=dev cargo test -p pgconvoy-e2e -- --ignored --test-threads=1`.
 //!
 //! What the objects, events and logs of a failed test's namespace said lies below `PGCONVOY_LOGS` afterwards (default: a
@@ -21,82 +21,43 @@ pub use set::Set;
 pub use stepping::{Stepping, step};
 pub use volumes::SmallVolumes;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use pgconvoy_cluster::{Cluster as Bed, Store, build};
+pub use pgconvoy_cluster::{Component, End, NodeService, Output};
 use serde_json::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A running cluster of `e2e/cluster/kcl`.
+/// A running cluster of `e2e/cluster`.
 #[derive(Debug, Clone)]
-pub struct Cluster {
-    kcl: PathBuf,
-    name: String,
-}
-
-/// How a command ended.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// Whether its exit status was 0.
-    pub ok: bool,
-    /// What it printed.
-    pub stdout: String,
-    /// What it complained about.
-    pub stderr: String,
-}
-
-/// Seconds that one command may take, unless it is told otherwise.
-const PATIENCE: u32 = 120;
+pub struct Cluster(Arc<Bed>);
 
 impl Cluster {
-    /// The cluster that the environment names: `PGCONVOY_CLUSTER`, and `PGCONVOY_KCL` for the program if it lies elsewhere.
+    /// The cluster that the environment names: `PGCONVOY_CLUSTER`.
     ///
     /// # Errors
-    /// When no cluster is named: a test that was asked for must not pass without one.
+    /// When no cluster is named, or it is not up: a test that was asked for must not pass without one.
     pub fn from_env() -> anyhow::Result<Self> {
         let name = std::env::var("PGCONVOY_CLUSTER")
-            .context("PGCONVOY_CLUSTER names no cluster; bring one up with e2e/cluster/kcl up, or run ./test")?;
-        let kcl = std::env::var_os("PGCONVOY_KCL").map_or_else(|| root().join("e2e/cluster/kcl"), PathBuf::from);
-        Ok(Self { kcl, name })
+            .context("PGCONVOY_CLUSTER names no cluster; bring one up with e2e/cluster/kcluster up, or run ./test")?;
+        let bed = Bed::named(&name)?;
+        ensure!(bed.is_up(), "cluster {name} is not up; bring it up with e2e/cluster/kcluster --name {name} up");
+        Ok(Self(Arc::new(bed)))
     }
 
-    /// Runs `kcl <args>` on this cluster.
-    ///
-    /// # Errors
-    /// When it cannot be run; its own failure is an [`Output`].
-    pub fn kcl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
-        let mut child = Command::new("timeout")
-            .args(["-k", "5", &PATIENCE.to_string()])
-            .arg(&self.kcl)
-            .args(args)
-            .env("KCL_NAME", &self.name)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run timeout")?;
-        // Written from a thread: a command that prints much before it reads everything must not wait for us.
-        let pipe = child.stdin.take();
-        let text = stdin.to_owned();
-        let writer = std::thread::spawn(move || pipe.map(|mut p| p.write_all(text.as_bytes())));
-        let output = child.wait_with_output().context("cannot wait for kcl")?;
-        // What it did not read is its own business: its exit status tells.
-        drop(writer.join());
-        Ok(Output {
-            ok: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+    /// The cluster itself, with its faults.
+    #[must_use]
+    pub fn bed(&self) -> &Bed {
+        &self.0
     }
 
     /// Runs `kubectl <args>` with `stdin`, and takes what comes.
     ///
     /// # Errors
-    /// As [`Cluster::kcl`].
+    /// When it cannot be run; its own failure is an [`Output`].
     pub fn try_kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
-        self.kcl(&[&["kubectl"], args].concat(), stdin)
+        self.0.try_kubectl(args, stdin)
     }
 
     /// Runs `kubectl <args>` with `stdin`; what it printed.
@@ -104,11 +65,7 @@ impl Cluster {
     /// # Errors
     /// When it fails, with what it complained about.
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<String> {
-        let output = self.try_kubectl(args, stdin)?;
-        if !output.ok {
-            bail!("kubectl {}: {}", args.join(" "), output.stderr);
-        }
-        Ok(output.stdout)
+        self.0.kubectl(args, stdin)
     }
 
     /// Runs `helm <args>` on this cluster; what it printed.
@@ -117,12 +74,16 @@ impl Cluster {
     /// When there is no helm, or when it fails, with what it complained about.
     pub fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
         let helm = helm()?;
-        let helm = helm.to_str().context("helm's path is no text")?;
-        let output = self.kcl(&[&["enter", helm], args].concat(), "")?;
-        if !output.ok {
-            bail!("helm {}: {}", args.join(" "), output.stderr);
-        }
-        Ok(output.stdout)
+        let output = self.0.run(helm.to_str().context("helm's path is no text")?, args, "")?;
+        output.success().with_context(|| format!("helm {}", args.join(" ")))
+    }
+
+    /// The id of the main process of a container, as seen from outside; of the first container when none is named.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn process(&self, namespace: &str, pod: &str, container: Option<&str>) -> anyhow::Result<u32> {
+        self.0.pid(namespace, pod, container)
     }
 
     /// Installs the custom resources as the README says.
@@ -192,7 +153,7 @@ impl Namespace {
     /// Runs `kubectl -n <namespace> <args>`, and takes what comes.
     ///
     /// # Errors
-    /// As [`Cluster::kcl`].
+    /// As [`Cluster::try_kubectl`].
     pub fn try_kubectl(&self, args: &[&str], stdin: &str) -> anyhow::Result<Output> {
         self.cluster.try_kubectl(&[&["-n", &self.name], args].concat(), stdin)
     }
@@ -291,24 +252,14 @@ impl Drop for Namespace {
     }
 }
 
-/// Helm's program: in `PATH`, or where the test cluster keeps its tools.
+/// Helm's program: in `PATH`, or of the test cluster's tools, where it is built if need be.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none and it cannot be built.
 pub fn helm() -> anyhow::Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .map(|cache| cache.join("pgconvoy/cluster/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(cache.clone())
-        .map(|folder| folder.join("helm"))
-        .find(|p| p.is_file())
-        .with_context(|| {
-            let folder = cache.unwrap_or_default();
-            format!("no helm: GOBIN={} go install helm.sh/helm/v3/cmd/helm@v3.22.0", folder.display())
-        })
+    let found = std::env::split_paths(&path).map(|folder| folder.join("helm")).find(|p| p.is_file());
+    found.map_or_else(|| build::tool(&Store::of_environment()?, "helm"), Ok)
 }
 
 /// The repository's root.

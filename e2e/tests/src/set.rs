@@ -148,8 +148,7 @@ impl Set<'_> {
     /// # Errors
     /// When there is no such process, or it is none of `program`: a process id must not be taken for another.
     pub fn kill(&self, member: &str, container: &str, program: &str) -> anyhow::Result<()> {
-        let found = self.namespace.cluster().kcl(&["pid", &self.namespace.name, member, container], "")?;
-        let pid: u32 = found.stdout.trim().parse().with_context(|| format!("no process id: {}", found.stderr))?;
+        let pid = self.namespace.cluster().process(&self.namespace.name, member, Some(container))?;
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).context("the process is gone")?;
         // The kernel keeps the first 15 bytes of a program's name.
         ensure!(program.starts_with(name.trim()), "process {pid} is {name}, not {program}");

@@ -46,8 +46,8 @@ impl<'a> Stepping<'a> {
     /// # Errors
     /// When there is no such process.
     pub fn reaches(&self, set: &Set<'_>, member: &str, container: &str) -> anyhow::Result<bool> {
-        let found = self.cluster.kcl(&["pid", &set.namespace.name, member, container], "")?;
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", found.stdout.trim()))?;
+        let pid = self.cluster.process(&set.namespace.name, member, Some(container))?;
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
         Ok(maps.contains(LIBRARY))
     }
 
@@ -64,7 +64,7 @@ impl<'a> Stepping<'a> {
         );
         let mut outputs = vec![];
         for node in ["n1", "n2", "n3"] {
-            let done = self.cluster.kcl(&["node-shell", node, "sh", "-c", &script], "")?;
+            let done = self.cluster.bed().node_named(node)?.run(&["sh", "-c", &script], "")?;
             ensure!(done.ok, "on {node}: {}", done.stderr);
             outputs.push(done.stdout);
         }

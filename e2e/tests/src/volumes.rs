@@ -53,7 +53,7 @@ impl<'a> SmallVolumes<'a> {
     }
 
     fn on(&self, node: &str, script: &str) -> anyhow::Result<Output> {
-        self.namespace.cluster().kcl(&["node-shell", node, "sh", "-c", script], "")
+        self.namespace.cluster().bed().node_named(node)?.run(&["sh", "-c", script], "")
     }
 }
 

@@ -120,10 +120,9 @@ fn a_running_set_goes_on_whatever_its_spec_says() {
 fn an_image_of_another_major_is_refused_by_the_member_that_gets_it() {
     let namespace = with_operator("major").unwrap();
     // A name that does not tell, so that the API server cannot refuse it.
-    for node in ["1", "2", "3"] {
-        let tag = ["ctr", node, "images", "tag", "--force", "docker.io/library/postgres:15", "docker.io/local/db:1"];
-        let tagged = namespace.cluster().kcl(&tag, "").unwrap();
-        assert!(tagged.ok, "{tagged:?}");
+    for node in namespace.cluster().bed().nodes().unwrap() {
+        let tag = ["images", "tag", "--force", "docker.io/library/postgres:15", "docker.io/local/db:1"];
+        node.run(&[&["ctr", "-n", "k8s.io"], &tag[..]].concat(), "").unwrap().success().unwrap();
     }
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, LATER).unwrap();

@@ -54,14 +54,11 @@ fn a_frozen_leader_is_replaced_and_comes_back_as_a_follower() {
     let client = Client::start(&set).unwrap();
     let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
     client.start_writing().unwrap();
-    let freeze = |verb: &str| {
-        let output = namespace.cluster().kcl(&[verb, &namespace.name, &leader, "postgres"], "").unwrap();
-        assert!(output.ok, "{verb}: {output:?}");
-    };
-    freeze("freeze-pod");
+    let bed = namespace.cluster().bed();
+    bed.freeze(&namespace.name, &leader, Some("postgres")).unwrap();
     let seconds = outage(&set, &client, epoch);
     let leads = set.leader().unwrap();
-    freeze("thaw-pod");
+    bed.thaw(&namespace.name, &leader, Some("postgres")).unwrap();
     assert_ne!(leads, leader);
     whole(&set, &client, "leader's container frozen", seconds);
 }
@@ -80,17 +77,14 @@ fn a_leader_whose_node_loses_power_is_replaced() {
     let client = Client::start(&set).unwrap();
     namespace.kubectl(&["uncordon", &node], "").unwrap();
     client.start_writing().unwrap();
-    let power = |verb: &str| {
-        let output = namespace.cluster().kcl(&[verb, &node], "").unwrap();
-        assert!(output.ok, "{verb}: {output:?}");
-    };
-    power("node-kill");
+    let node = namespace.cluster().bed().node_named(&node).unwrap();
+    node.power_off().unwrap();
     let begin = Instant::now();
     // The status is the operator's, which may have been on that node: the writes tell.
     let before = client.written().unwrap();
     eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(()))).unwrap();
     let seconds = begin.elapsed().as_secs_f64();
-    power("node-up");
+    node.power_on().unwrap();
     eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     whole(&set, &client, "power cut of the leader's node", seconds);
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Cluster, Door, Set, SmallVolumes, Stepping, eventually, step, with_operator};
+use pgconvoy_e2e::{Client, Cluster, Component, Door, Set, SmallVolumes, Stepping, eventually, step, with_operator};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,16 @@ struct Away<'a>(&'a Cluster);
 
 impl<'a> Away<'a> {
     fn begin(cluster: &'a Cluster) -> Self {
-        assert!(cluster.kcl(&["cp-kill", "api"], "").unwrap().ok);
+        cluster.bed().kill(Component::ApiServer).unwrap();
         Self(cluster)
     }
 }
 
 impl Drop for Away<'_> {
     fn drop(&mut self) {
-        drop(self.0.kcl(&["cp-start", "api"], ""));
+        if let Err(why) = self.0.bed().start_component(Component::ApiServer) {
+            eprintln!("{why:#}");
+        }
         let ready = || Ok((self.0.kubectl(&["get", "--raw", "/readyz"], "")? == "ok").then_some(()));
         if let Err(why) = eventually("the API server again", SOON, ready) {
             eprintln!("{why:#}");

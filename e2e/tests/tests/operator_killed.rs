@@ -26,8 +26,7 @@ fn working(cluster: &Cluster) -> Working {
     eventually("an operator that works", SOON, || {
         let lease = cluster.get(&["-n", OPERATOR_NAMESPACE, "lease", "pgconvoy-operator"])?;
         let pod = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        let found = cluster.kcl(&["pid", OPERATOR_NAMESPACE, &pod], "")?;
-        let Ok(process) = found.stdout.trim().parse() else { return Ok(None) };
+        let Ok(process) = cluster.process(OPERATOR_NAMESPACE, &pod, None) else { return Ok(None) };
         // A process id must not be taken for another.
         let name = std::fs::read_to_string(format!("/proc/{process}/comm"))?;
         Ok("pgconvoy-operator".starts_with(name.trim()).then_some(Working { pod, process }))

@@ -35,9 +35,9 @@ struct Said {
 fn plugin(cluster: &Cluster, namespace: &str, args: &[&str], stdin: &str) -> Said {
     let folder = folder();
     let script = r#"PATH="$0:$PATH"; kubectl pgconvoy "$@"; echo "exit $?" >&2"#;
-    let head = ["enter", "sh", "-c", script, folder.to_str().unwrap()];
+    let head = ["-c", script, folder.to_str().unwrap()];
     let (own, psql) = args.split_at(args.iter().position(|a| *a == "--").unwrap_or(args.len()));
-    let output = cluster.kcl(&[&head[..], own, &["-n", namespace], psql].concat(), stdin).unwrap();
+    let output = cluster.bed().run("sh", &[&head[..], own, &["-n", namespace], psql].concat(), stdin).unwrap();
     let (err, code) = output.stderr.trim_end().rsplit_once("exit ").unwrap();
     Said { code: code.parse().unwrap(), out: output.stdout, err: err.to_owned() }
 }
@@ -154,7 +154,7 @@ fn kept_when_a_pod_goes(namespace: &Namespace, ask: &(dyn Fn(&[&str], &str) -> S
             let cluster = Cluster::from_env().unwrap();
             let script =
                 r#"PATH="$0:$PATH"; exec timeout 40 kubectl pgconvoy logs shown -f --tail 1 --member 3 -n "$1""#;
-            cluster.kcl(&["enter", "sh", "-c", script, folder.to_str().unwrap(), &namespace.name], "").unwrap()
+            cluster.bed().run("sh", &["-c", script, folder.to_str().unwrap(), &namespace.name], "").unwrap()
         });
         std::thread::sleep(std::time::Duration::from_secs(5));
         namespace.kubectl(&["delete", "pod", "shown-3", "--wait=false"], "").unwrap();
