@@ -88,3 +88,48 @@ fn a_leader_whose_node_loses_power_is_replaced() {
     eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     whole(&set, &client, "power cut of the leader's node", seconds);
 }
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_leader_that_is_deleted_by_force_is_replaced_at_once() {
+    let namespace = with_operator("force").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    client.start_writing().unwrap();
+    namespace.kubectl(&["delete", "pod", &leader, "--force", "--grace-period=0"], "").unwrap();
+    let seconds = outage(&set, &client, epoch);
+    whole(&set, &client, "leader's pod deleted by force", seconds);
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_new_pod_spec_is_rolled_out_followers_first_and_the_leader_hands_over() {
+    let namespace = with_operator("rollout").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, leader, before) = (set.epoch().unwrap(), set.leader().unwrap(), set.pods().unwrap());
+    client.start_writing().unwrap();
+    let begin = Instant::now();
+    let patch =
+        r#"{"spec":{"resources":{"requests":{"cpu":"11m"}},"postgresql":{"parameters":{"max_connections":"120"}}}}"#;
+    namespace.kubectl(&["patch", "pgrs", "quickstart", "--type=merge", "-p", patch], "").unwrap();
+    eventually("the roll-out to begin", SOON, || Ok((set.condition("Configured")?.1 == "RollingOut").then_some(())))
+        .unwrap();
+    eventually("the roll-out to end", LATER, || {
+        let leads = set.leader()?;
+        // While a follower is away, the leader must still be there.
+        let replaced = set.pods()?.iter().filter(|(name, uid)| before.get(*name) != Some(*uid)).count();
+        assert!(replaced == 3 || leads == leader || set.epoch()? > epoch, "the leader was not the last: {leads}");
+        Ok((set.condition("Configured")?.0 == "True" && replaced == 3).then_some(()))
+    })
+    .unwrap();
+    let took = begin.elapsed().as_secs_f64();
+    assert_eq!(set.epoch().unwrap(), epoch + 1, "one change of leader");
+    assert_ne!(set.leader().unwrap(), leader);
+    let shown = client.sql(pgconvoy_e2e::Door::Writes, "show max_connections").unwrap();
+    assert_eq!(shown, "120", "the new leader was started with the new parameters before it led");
+    whole(&set, &client, "roll-out of a new pod spec to three members", took);
+}

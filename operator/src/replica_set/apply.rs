@@ -8,7 +8,9 @@ use super::{Context, events};
 use crate::kinds::{Kind, Object};
 use crate::world::prune::fingerprint;
 use futures::StreamExt;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::runtime::events::Event;
 use pgconvoy_crds::names::{MANAGER_AGENT_PREFIX, MANAGER_OPERATOR};
 use pgconvoy_crds::{PgReplicaSet, PgTerm};

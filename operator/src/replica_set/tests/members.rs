@@ -211,7 +211,6 @@ fn a_volume_grows_and_does_not_shrink() {
     assert_eq!(world.condition("Ready").0, "True", "the set serves on");
 }
 
-
 #[test]
 fn a_pod_in_which_postgresql_never_ran_is_made_again_when_the_spec_is_mended() {
     let mut world = World::new(3);
