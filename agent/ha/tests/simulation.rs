@@ -179,6 +179,24 @@ fn a_leader_hands_over() {
     }
 }
 
+/// A leader that leaves while the one follower that has everything is cut off must not have the other one elected: its own
+/// pledge seals its rule, and says nothing about what that one lacks.
+#[test]
+fn a_leaving_leader_does_not_elect_who_lacks_what_it_acknowledged() {
+    for seed in 0..40 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.cut_follower(1, 20_000);
+        world.run(20_000);
+        world.cut_follower(0, 20_000);
+        world.stop_leaders_pod();
+        world.run(20_000);
+        world.heal();
+        world.run(90_000);
+        world.check_recovered();
+    }
+}
+
 /// Also without a quorum, where only the stopped leader's own word lets another lead; and with nobody to hand over to.
 #[test]
 fn other_sets_hand_over_too() {

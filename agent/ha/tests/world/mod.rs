@@ -621,6 +621,14 @@ impl World {
         m.no_api_until = if api { until } else { 0 };
     }
 
+    /// Cuts the first or the second follower off.
+    pub(crate) fn cut_follower(&mut self, which: usize, milliseconds: u64) {
+        let leader = self.register.1.as_ref().and_then(|t| t.leader.clone());
+        let until = self.now + milliseconds;
+        let mut others = self.members.iter_mut().filter(|(n, _)| leader.as_ref().is_none_or(|l| l.name != **n));
+        others.nth(which).unwrap().1.cut_until = until;
+    }
+
     pub(crate) fn cut_follower_for(&mut self, milliseconds: u64) {
         let leader = self.register.1.as_ref().and_then(|t| t.leader.clone());
         let until = self.now + milliseconds;
