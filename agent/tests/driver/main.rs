@@ -15,4 +15,5 @@ mod certificates;
 mod failover;
 mod leading;
 mod member;
+mod step_down;
 mod volume;
