@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{
     Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -276,6 +276,9 @@ pub struct PgReplicaSetStatus {
     /// The epoch in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// The last change of the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<LastFailover>,
     /// Whose flush a commit waits for now. `quorum 1/2`: that of the leader and of 1 of 2 followers; `leader only`: no
     /// follower counts, because there is none yet or the set has a single member; `async`: none, as the spec asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -289,6 +292,20 @@ pub struct PgReplicaSetStatus {
     /// What each member says of itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub member_states: Vec<MemberState>,
+}
+
+/// The last change of the leader, planned or not. Why it was, the Events `EpochOpened` and `LeaderChanged` say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailover {
+    /// The epoch that began with it.
+    pub epoch: i64,
+    /// Who led before.
+    pub from: String,
+    /// Who leads since.
+    pub to: String,
+    /// When the operator saw it. Clients were served before that.
+    pub at: Time,
 }
 
 /// What a member says of itself; written by its agent when something happened, never periodically.

@@ -76,6 +76,13 @@ pub enum Effect {
     },
     /// Run checkpoints while PostgreSQL serves, so that stopping it is quick, and report [`crate::Event::Checkpointed`].
     Checkpoint,
+    /// Something that people may want to read later: written as an Event of type Normal and logged.
+    Tell {
+        /// One word, a reason in CamelCase.
+        reason: &'static str,
+        /// A sentence.
+        message: String,
+    },
     /// Something that a person must know: written as an Event and logged.
     Alarm {
         /// One word, a reason in CamelCase.

@@ -113,6 +113,7 @@ impl Hands {
                     Some(Event::Checkpointed)
                 });
             }
+            Effect::Tell { reason, message } => self.events.tell(About::Set, reason, &message),
             Effect::Alarm { reason, message } => self.events.warn(About::Set, reason, &message),
         }
         Ok(())

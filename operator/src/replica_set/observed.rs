@@ -235,6 +235,8 @@ pub struct Rule {
     pub active: bool,
     /// Who leads or is about to.
     pub leader: Option<MemberName>,
+    /// Who led before the leader of this epoch.
+    pub before: Option<MemberName>,
     /// Every member that takes part in a rule in force or pending.
     pub members: BTreeSet<MemberName>,
     /// How many rules are in force or pending.
@@ -266,6 +268,7 @@ impl Rule {
             epoch: term.epoch.number.into(),
             active: term.phase == Phase::Active,
             leader: term.leader.as_ref().map(|l| l.name.clone()),
+            before: term.history.iter().rev().find(|f| f.epoch != term.epoch).map(|f| f.leader.name.clone()),
             members: term.rules.iter().flat_map(|r| r.members().map(|m| m.name.clone())).collect(),
             rules: term.rules.len(),
             acknowledgements: newest.map_or(0, |r| r.acknowledgements),

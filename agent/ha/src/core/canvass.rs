@@ -119,7 +119,17 @@ impl Core {
         if !self.agreed(term, &me) {
             return false;
         }
-        self.open(Some(term));
+        let who = term.leader.as_ref().map_or_else(|| "the leader".to_owned(), |l| l.name.to_string());
+        let why = if self.gone(term) {
+            format!("{who}, which led epoch {}, is gone: its stream ended and nobody listens there", term.epoch.number)
+        } else {
+            format!(
+                "nothing was heard of {who}, which led epoch {}, for {} s",
+                term.epoch.number,
+                self.timing.suspect / 1000
+            )
+        };
+        self.open(Some(term), why);
         self.level.activity = Activity::Electing(term.epoch.clone());
         self.level.lease
     }

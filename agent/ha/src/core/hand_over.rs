@@ -117,7 +117,10 @@ impl Core {
                     self.left();
                 }
             }
-            Some(_) if self.last_record().is_some() && self.others_count(&term) => self.open(Some(&term)),
+            Some(_) if self.last_record().is_some() && self.others_count(&term) => {
+                let why = if self.hand_over.stopping { "its pod is to stop" } else { "it was asked to" };
+                self.open(Some(&term), format!("{} hands over, for {why}", self.me));
+            }
             None if self.my_open.as_ref() == Some(&term.epoch.id) => self.collect(&term, self.last_record()),
             _ => self.left(),
         }

@@ -95,14 +95,15 @@ impl Core {
             return;
         }
         self.detach();
-        self.open(Some(term));
+        self.open(Some(term), format!("PostgreSQL of {}, which led epoch {}, is gone", self.me, term.epoch.number));
     }
 
     /// Confirm, then become writable.
     fn promote(&mut self, term: &Term, me: &MemberId) {
         if self.stalled() {
             self.detach();
-            self.open(Some(term));
+            let (me, number, limit) = (&self.me, term.epoch.number, self.timing.stalled / 1000);
+            self.open(Some(term), format!("{me} was elected in epoch {number} and could not lead for {limit} s"));
             return;
         }
         let Some(rule) = term.rules.last().cloned() else { return };
@@ -141,7 +142,8 @@ impl Core {
         // epoch, whose rule names them, can become active.
         let strangers = reign.streams.iter().any(|s| s.caught_up && !rule.contains(&s.member));
         if strangers && !reign.barrier && self.stalled() {
-            self.open(Some(term));
+            let why = format!("followers that epoch {} counts on have other data by now", term.epoch.number);
+            self.open(Some(term), why);
             return;
         }
         if self.overdue(term) || !(reign.barrier && in_force(reign, &rule)) {

@@ -57,6 +57,8 @@ pub struct Core {
 
     /// The id of the Open that this member made or tried last.
     my_open: Option<ChangeId>,
+    /// Why that was.
+    opening: String,
     /// Epochs this member opened in a row that did not become active.
     fruitless: u32,
     last_open: Option<Instant>,
@@ -161,6 +163,7 @@ impl Core {
             last_asked: BTreeMap::new(),
             to_answer: vec![],
             my_open: None,
+            opening: String::new(),
             fruitless: 0,
             last_open: None,
             pledges: BTreeMap::new(),
@@ -460,6 +463,10 @@ impl Core {
 
     fn persist(&mut self) {
         self.effects.push(Effect::Persist(self.record.clone()));
+    }
+
+    fn tell(&mut self, reason: &'static str, message: String) {
+        self.effects.push(Effect::Tell { reason, message });
     }
 
     fn alarm(&mut self, reason: &'static str, message: String) {

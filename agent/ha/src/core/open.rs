@@ -20,12 +20,12 @@ impl Core {
         };
         let patience = rank as u64 * self.timing.found_stagger;
         if self.now.since(self.started) >= patience {
-            self.open(None);
+            self.open(None, "there is no data yet".to_owned());
         }
     }
 
-    /// Opens the next epoch: holding the Lease, by compare-and-swap, rules unchanged.
-    pub(super) fn open(&mut self, current: Option<&Term>) {
+    /// Opens the next epoch: holding the Lease, by compare-and-swap, rules unchanged. `why`: a clause for people.
+    pub(super) fn open(&mut self, current: Option<&Term>, why: String) {
         let pause = (2_000u64 << self.fruitless.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
         if self.last_open.is_some_and(|at| self.now.since(at) < pause) {
             return;
@@ -48,6 +48,7 @@ impl Core {
         term.push_change(id.clone());
         if self.swap(term) {
             self.my_open = Some(id);
+            self.opening = why;
             self.last_open = Some(self.now);
             self.fruitless += 1;
         }
@@ -61,7 +62,8 @@ impl Core {
             // Whoever opened it may be gone, and so may be the last leader. Anyone who counts opens the next in time, or
             // anyone at all while nobody ever led; the Lease orders them.
             if self.may_reopen(term) && self.stalled() {
-                self.open(Some(term));
+                let why = format!("epoch {} was not decided for {} s", term.epoch.number, self.timing.stalled / 1000);
+                self.open(Some(term), why);
             }
             return;
         }

@@ -78,9 +78,30 @@ impl Core {
         self.heard = self.now;
         if term.phase == Phase::Active && self.record.head.as_ref().is_none_or(|h| h.phase != Phase::Active) {
             self.activated = Some((term.epoch.clone(), self.now));
+            self.tell_who_leads(&term);
+        }
+        if term.phase == Phase::Recruiting && self.my_open.as_ref() == term.head() && term.epoch.number > 1 {
+            let message = format!("{} opens epoch {}: {}", self.me, term.epoch.number, self.opening);
+            self.tell("EpochOpened", message);
         }
         self.record.head = Some(term);
         self.persist();
+    }
+
+    /// The new leader tells it, for everybody.
+    fn tell_who_leads(&mut self, term: &Term) {
+        if !term.leader.as_ref().is_some_and(|l| self.is_me(l)) {
+            return;
+        }
+        let number = term.epoch.number;
+        let message = match term.history.iter().rev().find(|f| f.epoch != term.epoch) {
+            None => format!("{} leads epoch {number}, the first", self.me),
+            Some(last) if last.leader.name == self.me => format!("{} leads again, in epoch {number}", self.me),
+            Some(last) => {
+                format!("{} leads epoch {number}, after {} in epoch {}", self.me, last.leader.name, last.epoch.number)
+            }
+        };
+        self.tell("LeaderChanged", message);
     }
 
     /// A swap may be tried: nothing is under way, and the register is known to hold what this member goes by.

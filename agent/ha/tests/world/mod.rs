@@ -299,6 +299,7 @@ impl World {
                 let answer = m.postgres.admit(&epoch, &who, position, from);
                 self.reply(member, id, answer);
             }
+            Effect::Tell { reason, message } => self.note(format!("{member} tells {reason}: {message}")),
             Effect::Alarm { reason, message } => self.note(format!("{member} ALARM {reason}: {message}")),
         }
     }

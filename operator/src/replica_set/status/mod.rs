@@ -11,8 +11,9 @@ use super::problem::Problem;
 use super::validate::Validated;
 use conditions::{Verdict, merge};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
-use pgconvoy_crds::{DurabilityMode, MemberPhase, MemberState, PgReplicaSetStatus};
+use pgconvoy_crds::{DurabilityMode, LastFailover, MemberPhase, MemberState, PgReplicaSetStatus};
 use pgconvoy_terms::{MemberId, MemberName};
 use std::collections::BTreeSet;
 
@@ -38,11 +39,22 @@ pub fn status(set: &Validated, observed: &Observed, plan: &Plan, now: Timestamp)
         ready: Some(format!("{}/{}", view.attached.len(), set.members)),
         leader,
         epoch,
+        last_failover: last_failover(before, rule, now),
         durability: durability(set, rule),
         selector: Some(set.selector()),
         system_id: leader_state.and_then(|s| s.system_id.clone()).or_else(|| before.system_id.clone()),
         member_states: vec![],
     }
+}
+
+/// The last change of the leader: what was written down before, until another leader is active.
+fn last_failover(before: &PgReplicaSetStatus, rule: &Rule, now: Timestamp) -> Option<LastFailover> {
+    let known = before.last_failover.clone();
+    let (true, Some(from), Some(to)) = (rule.active, &rule.before, &rule.leader) else { return known };
+    if from == to || known.as_ref().is_some_and(|k| k.epoch == rule.epoch) {
+        return known;
+    }
+    Some(LastFailover { epoch: rule.epoch, from: from.to_string(), to: to.to_string(), at: Time(now) })
 }
 
 /// What a commit waits for now. `async` is only said of a set that asks for it: with a single member, or while followers

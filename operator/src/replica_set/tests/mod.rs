@@ -17,7 +17,7 @@ use crate::kinds::{Kind, Object};
 use crate::world::prune;
 use jiff::{SignedDuration, Timestamp};
 use pgconvoy_crds::{MemberPhase, MemberRole, MemberState, PgReplicaSet, PgTermSpec};
-use pgconvoy_terms::{ChangeId, Epoch, Incarnation, MemberId, MemberName, Phase, Term};
+use pgconvoy_terms::{ChangeId, Epoch, Fork, Incarnation, MemberId, MemberName, Phase, Term};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -215,6 +215,17 @@ impl World {
 
     /// The agents agree: in this epoch, this member leads the others, by W = 1.
     pub(super) fn lead(&mut self, number: u32, leader: u32, followers: &[u32]) {
+        self.lead_with(number, leader, followers, vec![]);
+    }
+
+    /// The same, and before it `last` led.
+    pub(super) fn lead_after(&mut self, number: u32, leader: u32, followers: &[u32], last: u32) {
+        let epoch = Epoch { number: number - 1, id: ChangeId::from_random((number - 1).into()) };
+        let fork = Fork { epoch, parent: None, at: None, leader: id(last), lossy: false };
+        self.lead_with(number, leader, followers, vec![fork]);
+    }
+
+    fn lead_with(&mut self, number: u32, leader: u32, followers: &[u32], history: Vec<Fork>) {
         let epoch = Epoch { number, id: ChangeId::from_random(number.into()) };
         let rule = pgconvoy_terms::Rule {
             epoch: epoch.clone(),
@@ -228,7 +239,7 @@ impl World {
             phase: Phase::Active,
             leader: Some(id(leader)),
             rules: vec![rule],
-            history: vec![],
+            history,
         };
         self.body(Kind::Term, "orders")["spec"] = serde_json::to_value(PgTermSpec::write(UID, &term)).unwrap();
         for n in followers.iter().chain([&leader]) {

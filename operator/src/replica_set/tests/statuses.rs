@@ -239,3 +239,24 @@ fn a_wrong_spec_is_answered_with_sentences() {
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong[0].contains("spec.members is 0") && wrong[1].contains("give a size, like 20Gi"));
 }
+
+#[test]
+fn the_last_change_of_the_leader_is_kept() {
+    let mut world = World::new(3);
+    world.settle();
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    let last = |w: &World| w.set.status.clone().unwrap().last_failover;
+    assert_eq!(last(&world), None, "the first leader follows nobody");
+    world.lead_after(2, 3, &[1, 2], 1);
+    world.settle();
+    let seen = last(&world).unwrap();
+    assert_eq!((seen.epoch, seen.from.as_str(), seen.to.as_str()), (2, "orders-1", "orders-3"));
+    let at = seen.at.clone();
+    world.later(jiff::SignedDuration::from_secs(100));
+    world.settle();
+    assert_eq!(last(&world).unwrap().at, at, "it does not change by itself");
+    world.lead_after(3, 3, &[1, 2], 3);
+    world.settle();
+    assert_eq!(last(&world).unwrap().epoch, 2, "the same member leads again");
+}
