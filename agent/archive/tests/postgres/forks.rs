@@ -4,6 +4,7 @@ use crate::{
     bench::{ALL_ROWS, Bench, flushed, write},
     restored::Restored,
     server::{Server, each, give},
+    stock_tools::run,
 };
 use pgconvoy_archive::{
     layout,
@@ -13,7 +14,7 @@ use pgconvoy_terms::TimelineId;
 use pgconvoy_wire::{BackupOptions, Client, RestoreOptions};
 
 /// A server and its promoted copy, which have gone apart.
-async fn forked(server: &Server) -> Server {
+pub(crate) async fn forked(server: &Server) -> Server {
     let mut client = Client::connect(&server.local()).await.unwrap();
     client.create_physical_slot("follower", true, false).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -112,12 +113,9 @@ fn a_new_timeline_is_archived_beside_what_the_old_leader_goes_on_writing() {
         assert_ne!(rows, after);
         drop((shipper, follower, old, new));
 
-        let unpack = restored.dir().join("unpack");
-        std::fs::write(&unpack, crate::stock_tools::script()).unwrap();
         let archive = bench.s3.bucket_dir().join("ns/orders").join(dir.system.to_string());
         let wal = restored.dir().join("wal");
-        let done = std::process::Command::new("bash").arg(&unpack).arg(archive).arg(&wal).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        run("unpack", &[&archive, &wal]);
         restored.recover(&[
             format!("restore_command = 'cp {}/%f %p'", wal.display()),
             "recovery_target_timeline = '2'".to_owned(),

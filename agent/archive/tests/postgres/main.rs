@@ -11,7 +11,9 @@ mod certificates;
 mod server;
 
 mod bench;
+mod fetching;
 mod forks;
 mod restored;
 mod shipping;
+mod snapshots;
 mod stock_tools;

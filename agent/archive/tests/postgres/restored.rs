@@ -25,6 +25,11 @@ impl Restored {
         let args = ["-D", to.to_str().unwrap(), "-X", "none", "-c", "fast", "--no-manifest", "-h", "127.0.0.1", "-p"];
         let port_text = port.to_string();
         installation.run("pg_basebackup", &[&args[..], &[&port_text, "-U", "plain"]].concat());
+        Self::of(installation, dir)
+    }
+
+    /// What was restored into `<dir>/data`.
+    pub(crate) fn of(installation: &'static Installation, dir: tempfile::TempDir) -> Self {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         Self { installation, dir, port }
     }

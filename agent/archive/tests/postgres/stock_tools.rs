@@ -3,16 +3,29 @@
 use crate::{
     bench::{ALL_ROWS, Bench, write},
     restored::Restored,
-    server::{Server, each, say},
+    server::{Server, each, give, say},
 };
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use pgconvoy_archive::snapshot::{Options, take};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
-/// The script of the page.
-pub(crate) fn script() -> String {
+/// A script of the page.
+fn script(name: &str) -> String {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/archive-format.md");
     let page = fs::read_to_string(page).unwrap();
-    let (_, rest) = page.split_once("<!-- test: unpack -->\n```bash\n").expect("the page has its script");
+    let (_, rest) = page.split_once(&format!("<!-- test: {name} -->\n```bash\n")).expect("the page has its script");
     rest.split_once("\n```").unwrap().0.to_owned() + "\n"
+}
+
+/// Runs a script of the page; it must succeed.
+pub(crate) fn run(name: &str, args: &[&Path]) {
+    let done = Command::new("bash").arg("-c").arg(script(name)).arg(name).args(args).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 #[test]
@@ -26,8 +39,11 @@ fn every_row_is_restored_with_stock_tools() {
         let mut shipper = bench.ship(&server, 1).await;
         let dir = shipper.options.dir.clone();
         let start = shipper.options.claim.start;
-        write(&server, 100).await;
-        let restored = Restored::copy(pg, server.port);
+        write(&server, 30_000).await;
+        let options = Options { part_size: 6 << 20, parallel: 2, time: "t".into() };
+        let id = "before".parse().unwrap();
+        let store = Arc::new(bench.store.clone());
+        take(store, &dir, &id, &server.data, &server.local(), &options).await.unwrap();
         // More than two segments, and then what only pieces hold.
         write(&server, 100_000).await;
         let mut last = write(&server, 3).await;
@@ -41,13 +57,17 @@ fn every_row_is_restored_with_stock_tools() {
         // The cluster is lost: server, agent, volumes.
         drop((shipper, server));
 
-        let unpack = restored.dir().join("unpack");
-        fs::write(&unpack, script()).unwrap();
-        fs::set_permissions(&unpack, fs::Permissions::from_mode(0o755)).unwrap();
+        let home = tempfile::Builder::new().prefix("pgs-").tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (data, wal) = (home.path().join("data"), home.path().join("wal"));
+        fs::create_dir(&data).unwrap();
         let archive = bench.s3.bucket_dir().join("ns/orders").join(dir.system.to_string());
-        let wal = restored.dir().join("wal");
-        let done = Command::new(&unpack).arg(archive).arg(&wal).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        run("data", &[&archive, "before".as_ref(), &data]);
+        run("unpack", &[&archive, &wal]);
+        give(home.path());
+        let said = pg.run("pg_verifybackup", &["-n", data.to_str().unwrap()]);
+        assert!(said.contains("successfully verified"), "{said}");
+        let restored = Restored::of(pg, home);
         restored.recover(&[
             format!("restore_command = 'cp {}/%f %p'", wal.display()),
             "recovery_target_timeline = '1'".to_owned(),

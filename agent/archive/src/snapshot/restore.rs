@@ -1,0 +1,180 @@
+//! Restoring a snapshot into an empty directory.
+
+use super::{
+    error::Error,
+    manifest::{Manifest, PartInfo, SnapshotId, part_key, pg_manifest_key},
+};
+use crate::{
+    checksum::Crc32c,
+    layout,
+    store::{Download, Store, read},
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use pgconvoy_terms::SystemId;
+use std::{
+    fs, io,
+    io::Read,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Parts at the same time.
+    pub parallel: usize,
+    /// How often a part is fetched before it is given up.
+    pub tries: u32,
+}
+
+impl Default for RestoreOptions {
+    /// 4 parts at the same time, each tried 3 times.
+    fn default() -> Self {
+        Self { parallel: 4, tries: 3 }
+    }
+}
+
+/// Restores a snapshot. On return the directory is durable; PostgreSQL makes it consistent when it replays WAL up to the
+/// manifest's `stop`. `backup_manifest` lies in it, so `pg_verifybackup` can check it.
+///
+/// # Errors
+/// [`Error::NotEmpty`]; [`Error::Archive`] names the part that is damaged or missing. The directory is then to be thrown
+/// away.
+pub async fn restore(
+    store: Arc<dyn Store>,
+    system: SystemId,
+    id: &SnapshotId,
+    manifest: &Manifest,
+    into: &Path,
+    options: &RestoreOptions,
+) -> Result<(), Error> {
+    let full = fs::read_dir(into).map_err(Error::disk("read", into))?.next().is_some();
+    if full {
+        return Err(Error::NotEmpty(into.to_owned()));
+    }
+    let parts = manifest.parts.iter().map(|part| {
+        let (store, key, into) = (store.clone(), part_key(system, id, part.number), into.to_owned());
+        async move { restore_part(&*store, &key, part, &into, options.tries).await }
+    });
+    let () = stream::iter(parts).buffer_unordered(options.parallel.max(1)).try_collect().await?;
+
+    let key = pg_manifest_key(system, id);
+    let packed = read(&*store, &key).await?.ok_or_else(|| layout::Error::damaged(&key, "it is missing"))?;
+    let text = zstd::decode_all(&packed[..]).map_err(|e| layout::Error::damaged(&key, e.to_string()))?;
+    let path = into.join("backup_manifest");
+    fs::write(&path, text).map_err(Error::disk("write", &path))?;
+    // One flush for all of it.
+    let dir = fs::File::open(into).map_err(Error::disk("open", into))?;
+    nix::unistd::syncfs(dir.as_fd()).map_err(|e| Error::disk("flush", into)(e.into()))
+}
+
+async fn restore_part(store: &dyn Store, key: &str, part: &PartInfo, into: &Path, tries: u32) -> Result<(), Error> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        // A part is unpacked over what a try before it left: the same files.
+        match once(store, key, part, into).await {
+            Err(e) if tried < tries && !matches!(e, Error::Disk { .. }) => {
+                tracing::warn!("{key} is fetched again: {e}");
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path) -> Result<(), Error> {
+    let Some(download) = store.open(key).await? else {
+        return Err(layout::Error::damaged(key, "it is missing").into());
+    };
+    if download.size() != part.size {
+        let why = format!("it has {} bytes, the manifest says {}", download.size(), part.size);
+        return Err(layout::Error::damaged(key, why).into());
+    }
+    let (sender, receiver) = mpsc::channel(16);
+    let target = into.to_owned();
+    let unpacking = tokio::task::spawn_blocking(move || unpack(receiver, &target));
+    let received = receive(download, sender).await;
+    let unpacked = unpacking.await.map_err(|e| Error::disk("unpack", key)(io::Error::other(e)))?;
+    let sum = received?;
+    if sum != part.crc32c {
+        return Err(layout::Error::damaged(key, "its checksum differs").into());
+    }
+    unpacked.map_err(|e| match e {
+        Unpack::Damaged(why) => layout::Error::damaged(key, why).into(),
+        Unpack::Disk(path, e) => Error::disk("write", path)(e),
+    })
+}
+
+async fn receive(mut download: Box<dyn Download>, sender: mpsc::Sender<Bytes>) -> Result<u32, Error> {
+    let mut sum = Crc32c::new();
+    let mut listening = true;
+    while let Some(chunk) = download.chunk().await? {
+        sum.update(&chunk);
+        // Also when unpacking has stopped: what the checksum says counts more than what tar says.
+        listening = listening && sender.send(chunk).await.is_ok();
+    }
+    Ok(sum.value())
+}
+
+enum Unpack {
+    Damaged(String),
+    Disk(PathBuf, io::Error),
+}
+
+struct Received {
+    chunks: mpsc::Receiver<Bytes>,
+    now: Bytes,
+}
+
+impl Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.now.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.now = chunk,
+                None => return Ok(0),
+            }
+        }
+        let take = self.now.len().min(buffer.len());
+        let bytes = self.now.split_to(take);
+        if let Some(buffer) = buffer.get_mut(..take) {
+            buffer.copy_from_slice(&bytes);
+        }
+        Ok(take)
+    }
+}
+
+fn unpack(chunks: mpsc::Receiver<Bytes>, into: &Path) -> Result<(), Unpack> {
+    let damaged = |e: io::Error| Unpack::Damaged(e.to_string());
+    let decoder = zstd::stream::read::Decoder::new(Received { chunks, now: Bytes::new() }).map_err(damaged)?;
+    let mut tar = tar::Archive::new(decoder);
+    for entry in tar.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let path = entry.path().map_err(damaged)?.into_owned();
+        // Parts come in any order, so a file may be quicker than its directory.
+        let full = into.join(&path);
+        if let Some(parent) = full.parent() {
+            directory(parent).map_err(|e| Unpack::Disk(parent.to_owned(), e))?;
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => directory(&full).map_err(|e| Unpack::Disk(full.clone(), e))?,
+            tar::EntryType::Regular => {
+                // It refuses what would lie outside.
+                let inside = entry.unpack_in(into).map_err(|e| Unpack::Disk(full.clone(), e))?;
+                if !inside {
+                    return Err(Unpack::Damaged(format!("{} does not lie inside", path.display())));
+                }
+            }
+            other => return Err(Unpack::Damaged(format!("{} is of kind {other:?}", path.display()))),
+        }
+    }
+    Ok(())
+}
+
+/// PostgreSQL wants its directories closed to others.
+fn directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
