@@ -184,6 +184,23 @@ fn a_refused_configuration_is_told_while_the_set_serves_on() {
 }
 
 #[test]
+fn members_that_want_a_restart_are_named_in_their_order() {
+    let mut world = starting();
+    world.lead(1, 1, &[2, 3]);
+    world.set.spec.update = Some(serde_json::from_value(json!({ "strategy": "Manual" })).unwrap());
+    for n in [3, 1, 2] {
+        world.say(n, MemberPhase::Attached, |s| {
+            s.epoch = Some(1);
+            s.pending_restart = vec!["max_connections".to_owned()];
+        });
+    }
+    world.settle();
+    let (_, reason, message) = world.condition("Configured");
+    assert_eq!(reason, "RestartRequired");
+    assert!(message.contains("max_connections to take effect in orders-1, orders-2, orders-3"), "{message}");
+}
+
+#[test]
 fn a_new_set_whose_configuration_is_refused_waits_for_a_person() {
     let mut world = starting();
     assert_eq!(world.condition("Configured").0, "False", "nothing runs yet");
