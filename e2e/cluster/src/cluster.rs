@@ -139,6 +139,7 @@ impl Cluster {
         self.refuse_second()?;
         down::abandoned(&self.store, &self.name);
         self.make_room(options)?;
+        host::check_watchers(options.nodes)?;
 
         fs::create_dir_all(self.state.join("log")).context("cannot make the cluster's directory")?;
         self.enter_phase(phase::RISING)?;
@@ -209,13 +210,15 @@ impl Cluster {
         for component in [Component::CoreDns, Component::LocalPathProvisioner] {
             component.start(&self.state, bin, options)?;
         }
+        // One by one: of several that are missing, kubectl says that they are, and ends.
         let names: Vec<_> = (1..=options.nodes).map(|n| format!("node/n{n}")).collect();
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
         for wanted in ["create", "condition=Ready"] {
-            let head = ["wait", "--timeout=240s", &format!("--for={wanted}")];
-            self.kubectl_within(&[&head[..], &names].concat(), "", Duration::from_secs(250))
-                .and_then(Output::success)
-                .with_context(|| format!("the nodes do not become Ready; see {}/nN/log", self.state.display()))?;
+            for name in &names {
+                let words = ["wait", "--timeout=240s", &format!("--for={wanted}"), name];
+                self.kubectl_within(&words, "", Duration::from_secs(250))
+                    .and_then(Output::success)
+                    .with_context(|| format!("{name} does not become Ready; see {}/nN/log", self.state.display()))?;
+            }
         }
         // Without it pods are refused.
         self.kubectl(&["wait", "--for=create", "--timeout=60s", "serviceaccount/default"], "")?;

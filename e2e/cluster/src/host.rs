@@ -179,6 +179,36 @@ pub fn check(machine: &Machine, purpose: For) -> anyhow::Result<()> {
     }
 }
 
+/// Goes on only if the kernel lets root have as many inotify instances as a cluster takes besides those in use. Without them
+/// containerd and kubelets do not start, and say so in places where nobody looks.
+///
+/// # Errors
+/// When there are too few.
+pub(crate) fn check_watchers(nodes: u8) -> anyhow::Result<()> {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").unwrap_or_default();
+    let Ok(limit) = limit.trim().parse() else { return Ok(()) };
+    let links = fs::read_dir("/proc").into_iter().flatten().flatten().flat_map(|process| {
+        fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|f| fs::read_link(f.path()).ok())
+    });
+    let used = links.filter(|link| link.as_os_str() == "anon_inode:inotify").count();
+    too_few_watchers(nodes, used, limit).map_or(Ok(()), |told| bail!("{told}"))
+}
+
+fn too_few_watchers(nodes: u8, used: usize, limit: usize) -> Option<String> {
+    // Seen: 8 on each node, 11 of the control plane.
+    let needed = 12 + 8 * usize::from(nodes);
+    (used + needed > limit).then(|| {
+        format!(
+            "the kernel lets each user have {limit} inotify instances, {used} are in use, and {nodes} nodes take {needed}: \
+             take another cluster away (kcluster list), or raise it: sysctl fs.inotify.max_user_instances=1024"
+        )
+    })
+}
+
 /// The program `kcluster`, which nodes run as their PID 1: this one, or the one that Cargo put near this test.
 ///
 /// # Errors
@@ -260,6 +290,14 @@ mod tests {
         assert!(old.complaints(For::Tool)[0].contains("Go 1.19.8 is too old"));
         // A tool needs neither root nor control groups.
         assert!(Machine { uid: 1000, cgroups: Some(String::new()), ..good() }.complaints(For::Tool).is_empty());
+    }
+
+    #[test]
+    fn a_cluster_too_many_is_told() {
+        assert_eq!(too_few_watchers(3, 92, 128), None);
+        let told = too_few_watchers(3, 93, 128).unwrap();
+        assert!(told.contains("93 are in use") && told.contains("max_user_instances=1024"), "{told}");
+        assert_eq!(too_few_watchers(1, 103, 128), None);
     }
 
     #[test]
