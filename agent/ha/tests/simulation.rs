@@ -215,6 +215,39 @@ fn other_sets_hand_over_too() {
     }
 }
 
+/// The elected leader dies before it is active, and stays away: the rest, which is a quorum, goes on without it.
+#[test]
+fn an_elected_leader_that_dies_is_replaced() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 5, 2, Faults::none());
+        world.run(60_000);
+        world.stop_leader_for(200_000);
+        assert!(world.run_until_elected(2, 10_000), "seed {seed}: nobody was elected");
+        world.stop_leader_for(200_000);
+        let before = world.acknowledged();
+        world.run(30_000);
+        assert!(world.acknowledged() > before, "seed {seed}: no writes, epoch {}", world.epoch());
+    }
+}
+
+/// Whoever opened an epoch leaves before it is decided: the others need not wait long.
+#[test]
+fn an_epoch_whose_opener_is_gone_is_opened_anew() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        // Cut off as it hands over: it opens the epoch and hears no pledge.
+        world.stop_leaders_pod();
+        while world.epoch() == 1 {
+            world.run(10);
+        }
+        world.cut_leader_of_old(60_000);
+        let before = world.acknowledged();
+        world.run(20_000);
+        assert!(world.acknowledged() > before, "seed {seed}: no writes, epoch {}", world.epoch());
+    }
+}
+
 /// L4: who cannot know better does not disturb those who can.
 #[test]
 fn an_isolated_follower_or_a_leader_without_api_cause_no_failover() {

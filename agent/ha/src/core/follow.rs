@@ -53,6 +53,9 @@ impl Core {
             );
             return;
         }
+        if term.phase == Phase::Elected {
+            self.reopen(term);
+        }
         if self.suspect(term) || self.rewinding(leader) {
             return;
         }

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long to wait for further pledges once the rules are sealed, in milliseconds: the more answer, the more take part.
 const LATE_PLEDGES: u64 = 500;
+/// How long an epoch that somebody else opened, or was elected in, may stand still before this member wants the Lease to
+/// open another, in milliseconds. Whoever is at work on it holds the Lease, so this disturbs nobody.
+const PATIENCE: u64 = 3_000;
 /// The longest pause between two epochs that did not become active, in milliseconds.
 const LONGEST_PAUSE: u64 = 300_000;
 
@@ -59,12 +62,8 @@ impl Core {
         self.level.activity = Activity::Electing(term.epoch.clone());
         self.detach();
         if self.my_open.as_ref() != Some(&term.epoch.id) {
-            // Whoever opened it may be gone, and so may be the last leader. Anyone who counts opens the next in time, or
-            // anyone at all while nobody ever led; the Lease orders them.
-            if self.may_reopen(term) && self.stalled() {
-                let why = format!("epoch {} was not decided for {} s", term.epoch.number, self.timing.stalled / 1000);
-                self.open(Some(term), why);
-            }
+            // Whoever opened it may be gone, and so may be the last leader.
+            self.reopen(term);
             return;
         }
         let position = self.my_position();
@@ -85,6 +84,22 @@ impl Core {
             self.pledges.insert(me, position);
         }
         self.elect(term);
+    }
+
+    /// Whoever is at work on an epoch that is not active yet may be gone. Anyone who counts opens the next in time, or anyone
+    /// at all while nobody ever led; the Lease keeps them from disturbing one who is still there.
+    pub(super) fn reopen(&mut self, term: &Term) {
+        if !self.may_reopen(term) || self.now.since(self.moved) < PATIENCE {
+            return;
+        }
+        let (number, limit) = (term.epoch.number, PATIENCE / 1000);
+        let why = match &term.leader {
+            None => {
+                format!("epoch {number} was not decided for {limit} s, and whoever opened it has given up the Lease")
+            }
+            Some(elected) => format!("{}, elected in epoch {number}, did not come to lead in it", elected.name),
+        };
+        self.open(Some(term), why);
     }
 
     /// Whether nothing has moved for so long that another epoch may be tried.

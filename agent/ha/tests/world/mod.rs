@@ -269,6 +269,10 @@ impl World {
         if !matches!(self.members[who].postgres.local().server, pgconvoy_ha::Server::Down) {
             self.fail(&format!("{who} ends while its PostgreSQL runs"));
         }
+        // It has time to give that up.
+        if self.lease.as_ref().is_some_and(|(holder, _)| holder == who) {
+            self.lease = None;
+        }
         self.crash(who, true);
     }
 
@@ -604,6 +608,24 @@ impl World {
         self.crash(&leader.name, true);
         self.members.get_mut(&leader.name).unwrap().down_until = self.now + milliseconds;
         leader.name
+    }
+
+    /// Lets time pass until an epoch of this number is elected (at most so many milliseconds); whether it came to that.
+    pub(crate) fn run_until_elected(&mut self, number: u32, at_most: u64) -> bool {
+        let end = self.now + at_most;
+        let elected =
+            |w: &Self| w.register.1.as_ref().is_some_and(|t| t.epoch.number == number && t.phase == Phase::Elected);
+        while !elected(self) && self.now < end {
+            self.run(10);
+        }
+        elected(self)
+    }
+
+    /// Cuts off, from peers only, whoever led the last epoch that was active.
+    pub(crate) fn cut_leader_of_old(&mut self, milliseconds: u64) {
+        let Some(rule) = self.register.1.as_ref().and_then(|t| t.rules.first()) else { self.fail("no rule") };
+        let name = rule.leader.name.clone();
+        self.members.get_mut(&name).unwrap().cut_until = self.now + milliseconds;
     }
 
     /// Only its PostgreSQL dies.
