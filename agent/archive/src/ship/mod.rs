@@ -9,6 +9,7 @@ mod progress;
 mod records;
 mod run;
 mod source;
+mod superseded;
 mod survey;
 mod transfer;
 mod upload;

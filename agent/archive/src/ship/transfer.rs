@@ -7,6 +7,7 @@ use super::{
     records::Scanner,
     run::{End, Error, Options},
     source::Stream,
+    superseded::Superseded,
     survey::Standing,
     upload::{Stored, upload},
 };
@@ -35,8 +36,6 @@ const WHOLE_LIMIT: u64 = 64 << 20;
 const LARGE_PIECE: u64 = 16 << 20;
 /// How often the server hears from us, also while nothing is read.
 const CONFIRM: Duration = Duration::from_secs(1);
-/// So many superseded pieces are removed with one request.
-const REMOVE_BATCH: usize = 100;
 
 /// How a transfer ended.
 #[derive(Debug)]
@@ -97,10 +96,9 @@ pub(super) struct Transfer<'a, S> {
     next_piece: u32,
     /// Pieces of the segment under way, and those that may go.
     pieces: Vec<Piece>,
-    superseded: Vec<Piece>,
+    superseded: Superseded,
     /// Whole segments on their way.
     segments: BTreeSet<Lsn>,
-    removing: Option<JoinHandle<()>>,
     end: Option<End>,
     whole: bool,
 }
@@ -149,9 +147,8 @@ impl<'a, S: Stream> Transfer<'a, S> {
             ledger: Ledger::new(standing.archived),
             next_piece: standing.next_piece,
             pieces: standing.pieces.clone(),
-            superseded: standing.superseded.clone(),
+            superseded: Superseded::new(standing.superseded.clone()),
             segments: BTreeSet::new(),
-            removing: None,
             end: None,
             whole,
         })
@@ -168,7 +165,8 @@ impl<'a, S: Stream> Transfer<'a, S> {
             if let Some(end) = self.end
                 && self.is_drained()
             {
-                self.remove(true).await;
+                let newest = self.next_piece.saturating_sub(1);
+                self.superseded.remove(&self.store, &self.options.dir, newest, true).await;
                 return Ok(Next::End(end));
             }
             let wake = self.cutter.wake().map(|at| tokio::time::Instant::from_std(self.began + at));
@@ -196,7 +194,8 @@ impl<'a, S: Stream> Transfer<'a, S> {
                 },
                 () = sleep_until(wake), if wake.is_some() => self.step(Event::Tick),
                 _ = confirm.tick(), if self.end.is_none() => {
-                    self.remove(false).await;
+                    let newest = self.next_piece.saturating_sub(1);
+                    self.superseded.remove(&self.store, &self.options.dir, newest, false).await;
                     if let Err(e) = self.stream.confirm(self.received, self.ledger.archived()).await {
                         return Ok(Next::Broken(e));
                     }
@@ -402,16 +401,16 @@ impl<'a, S: Stream> Transfer<'a, S> {
                 // Its segment may have been quicker.
                 let late = self.whole && segment < under_way && !self.segments.contains(&segment);
                 if late {
-                    self.superseded.push(piece)
+                    self.superseded.add([piece]);
                 } else {
-                    self.pieces.push(piece)
+                    self.pieces.push(piece);
                 }
                 self.step(Event::Stored);
             }
             None => {
                 self.segments.remove(&done.start);
                 let inside = |p: &Piece| done.start <= p.start && p.start < done.end;
-                self.superseded.extend(self.pieces.extract_if(.., |p| inside(p)));
+                self.superseded.add(self.pieces.extract_if(.., |p| inside(p)));
             }
         }
     }
@@ -433,37 +432,6 @@ impl<'a, S: Stream> Transfer<'a, S> {
             *p = Progress { pieces, segments, last_write, ..now };
             changed
         });
-    }
-
-    /// Removes pieces whose segment is there whole, in batches. The newest piece stays: the next number follows from
-    /// it.
-    async fn remove(&mut self, last: bool) {
-        if let Some(removing) = self.removing.take_if(|r| last || r.is_finished()) {
-            let _ = removing.await;
-        }
-        let newest = self.next_piece.saturating_sub(1);
-        let (now, later): (Vec<_>, Vec<_>) = self.superseded.drain(..).partition(|p| p.number != newest);
-        self.superseded = later;
-        if now.is_empty() || self.removing.is_some() || !(last || now.len() >= REMOVE_BATCH) {
-            self.superseded.extend(now);
-            return;
-        }
-        let keys: Vec<String> = now.iter().map(|p| self.dir().piece(*p)).collect();
-        let store = self.store.clone();
-        let removing = tokio::spawn(async move {
-            for batch in keys.chunks(1000) {
-                // They are in nobody's way; the next start tries again.
-                if let Err(e) = store.delete(batch).await {
-                    tracing::info!("superseded pieces stay in the archive: {e}");
-                    return;
-                }
-            }
-        });
-        if last {
-            let _ = removing.await;
-        } else {
-            self.removing = Some(removing);
-        }
     }
 }
 

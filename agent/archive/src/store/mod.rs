@@ -3,6 +3,8 @@
 //! Objects are written once and never changed. Every write is conditional (`If-None-Match: *`); a store that answers
 //! *exists* is asked what it holds, and [`create`] says whether that is ours.
 
+mod body;
+mod client;
 mod config;
 mod credentials;
 mod error;

@@ -1,8 +1,9 @@
 //! S3 through the AWS SDK.
 
 use super::{
-    config::{Config, Encryption, Limits},
-    credentials::{Credentials, Held},
+    body::Body,
+    client::client,
+    config::{Config, Encryption},
     error::{Call, Error, Reason},
     port::{Download, Listed, Page, Part, Put, Store},
     sdk_error,
@@ -10,10 +11,6 @@ use super::{
 use crate::checksum::{crc32c, header};
 use aws_sdk_s3::{
     Client,
-    config::{
-        BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig,
-    },
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
     types::{
@@ -21,7 +18,6 @@ use aws_sdk_s3::{
         ServerSideEncryption, StorageClass,
     },
 };
-use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -31,7 +27,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 /// A bucket of an S3 store.
@@ -66,37 +61,7 @@ impl S3 {
         {
             return Err(unusable(format!("the endpoint {endpoint:?} does not begin with https:// or http://")));
         }
-        let http = http_client(config.ca.as_deref()).map_err(unusable)?;
-        let mut builder = aws_sdk_s3::Config::builder()
-            // Pinned: later versions may change retries, time-outs and checksums under us.
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(config.region.clone()))
-            .http_client(http.clone())
-            .force_path_style(config.path_style)
-            // We give a CRC32C with every body. What the SDK adds by itself are trailers, which many stores refuse.
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .timeout_config(timeouts(&config.limits))
-            .retry_config(retries(&config.limits));
-        builder.set_endpoint_url(config.endpoint.clone());
-        builder = match &config.credentials {
-            // Looked at for each request: keys may be exchanged.
-            Credentials::Keys(keys) => {
-                builder.credentials_provider(Held(keys.clone())).identity_cache(IdentityCache::no_cache())
-            }
-            Credentials::Environment => {
-                let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
-                    .region(Region::new(config.region.clone()))
-                    .http_client(http)
-                    .load()
-                    .await;
-                let provider = environment.credentials_provider();
-                builder.credentials_provider(
-                    provider.ok_or_else(|| unusable("the environment gives no credentials".into()))?,
-                )
-            }
-        };
-        let client = Client::from_conf(builder.build());
+        let client = client(&config).await.map_err(unusable)?;
         Ok(Self(Arc::new(Inner { client, config, looks_first: AtomicBool::new(false) })))
     }
 
@@ -105,50 +70,6 @@ impl S3 {
     pub fn look_before_writing(&self) {
         self.0.looks_first.store(true, Ordering::Relaxed);
     }
-}
-
-/// The HTTP client: rustls with aws-lc, and the given authorities or the system's.
-fn http_client(ca: Option<&[u8]>) -> Result<SharedHttpClient, String> {
-    let trust = match ca {
-        None => tls::TrustStore::default(),
-        Some(pem) => {
-            // The SDK panics over a certificate that it cannot read, so it gets none that it could not.
-            check_pem(pem)?;
-            tls::TrustStore::empty().with_pem_certificate(pem)
-        }
-    };
-    let context = tls::TlsContext::builder().with_trust_store(trust).build().map_err(|e| e.to_string())?;
-    Ok(aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-        .tls_context(context)
-        .pool_idle_timeout(Duration::from_secs(20))
-        .build_https())
-}
-
-fn check_pem(pem: &[u8]) -> Result<(), String> {
-    use rustls_pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|e| format!("the authority's certificate is no PEM: {e}"))?;
-        roots.add(certificate).map_err(|e| format!("the authority's certificate cannot be used: {e}"))?;
-    }
-    if roots.is_empty() { Err("the authority's file holds no certificate".into()) } else { Ok(()) }
-}
-
-fn timeouts(limits: &Limits) -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(limits.connect)
-        .read_timeout(limits.attempt)
-        .operation_attempt_timeout(limits.attempt)
-        .operation_timeout(limits.call)
-        .build()
-}
-
-fn retries(limits: &Limits) -> RetryConfig {
-    RetryConfig::standard()
-        .with_max_attempts(limits.attempts.max(1))
-        .with_initial_backoff(limits.first_pause)
-        .with_max_backoff(limits.max_pause)
 }
 
 impl Inner {
@@ -473,48 +394,10 @@ impl Store for S3 {
     }
 }
 
-struct Body {
-    store: String,
-    key: String,
-    patience: Duration,
-    size: u64,
-    received: u64,
-    body: ByteStream,
-}
-
-impl Body {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let error = |reason, what: String| Error::new(self.store.clone(), Call::Get, &self.key, reason, what);
-        match tokio::time::timeout(self.patience, self.body.try_next()).await {
-            Err(_) => Err(error(Reason::Timeout, format!("no byte for {:?}", self.patience))),
-            // The SDK compares the checksum here, at the end of the body.
-            Ok(Err(e)) => Err(error(Reason::Damaged, sdk_error::chain(&e))),
-            Ok(Ok(Some(bytes))) => {
-                self.received += bytes.len() as u64;
-                Ok(Some(bytes))
-            }
-            Ok(Ok(None)) if self.received != self.size => {
-                Err(error(Reason::Damaged, format!("{} bytes of {} arrived", self.received, self.size)))
-            }
-            Ok(Ok(None)) => Ok(None),
-        }
-    }
-}
-
-impl Download for Body {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn chunk(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
-        Box::pin(self.next())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Keys;
+    use crate::store::{Credentials, Keys};
 
     #[test]
     fn tags_are_encoded() {

@@ -1,16 +1,16 @@
 //! Two leaders at once.
 
 use crate::{
-    bench::{ALL_ROWS, Bench, flushed, write},
+    bench::{ALL_ROWS, Bench, SEGMENT, Shipper, flushed, write},
     restored::Restored,
     server::{Server, each, give},
     stock_tools::run,
 };
 use pgconvoy_archive::{
-    layout,
-    ship::{End, Error},
+    layout::{self, Piece, read_claim},
+    ship::{End, Error, Options},
 };
-use pgconvoy_terms::TimelineId;
+use pgconvoy_terms::{SegmentName, TimelineId};
 use pgconvoy_wire::{BackupOptions, Client, RestoreOptions};
 
 /// A server and its promoted copy, which have gone apart.
@@ -139,5 +139,44 @@ fn the_end_of_a_timeline_is_the_end_of_its_shipping() {
         let End::EndOfTimeline { at, next } = shipper.ended().await.unwrap() else { panic!("no server stopped") };
         assert_eq!(next, TimelineId(2));
         bench.compare(&dir, start, at, &old.data);
+    });
+}
+
+#[test]
+fn what_the_old_leader_had_not_shipped_is_shipped_by_the_new_one() {
+    each("what_the_old_leader_had_not_shipped_is_shipped_by_the_new_one", async |pg| {
+        let old = Server::start(pg).await;
+        let bench = Bench::new().await;
+        let mut shipper = bench.ship(&old, 1).await;
+        let new = forked(&old).await;
+        // The archive is further than where the follower's WAL begins.
+        let end = write(&old, 10).await;
+        shipper.archived(end).await;
+        let (claim, old_dir) = (shipper.options.claim.clone(), shipper.options.dir.clone());
+        drop(shipper);
+        // Two segments and a bit, which only the servers have.
+        let end = write(&old, 100_000).await;
+        new.wait_for(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'")).await;
+        old.stop().await;
+        new.value("SELECT pg_promote()").await;
+
+        let found = read_claim(&bench.store, &old_dir).await.unwrap().unwrap();
+        assert_eq!(found, claim);
+        let shipper = Shipper::start(bench.store.clone(), new.local(), Options::new(old_dir.clone(), found));
+        let End::EndOfTimeline { at, next } = shipper.ended().await.unwrap() else { panic!("no server stopped") };
+        assert!(at > end && next == TimelineId(2), "{at} {end} {next}");
+        bench.compare(&old_dir, claim.start, at, &old.data);
+        // Pieces of segments that are there whole are gone.
+        let keys = bench.s3.keys();
+        for piece in keys.iter().filter_map(|k| Piece::parse(k)) {
+            let name = SegmentName::holding(old_dir.timeline(), piece.start, SEGMENT);
+            let whole = old_dir.segment(name);
+            assert!(!keys.iter().any(|k| k.ends_with(&whole)), "{piece:?} beside {whole}");
+        }
+        // Its own epoch goes on from there.
+        let mut follower = bench.ship(&new, 2).await;
+        assert_eq!(follower.options.claim.parent, Some((old_dir.epoch, at)));
+        let end = write(&new, 1).await;
+        follower.archived(end).await;
     });
 }

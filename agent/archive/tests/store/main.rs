@@ -8,5 +8,6 @@ mod embedded;
 mod faults;
 mod ownership;
 mod refusals;
+mod shipping;
 mod tls;
 mod versitygw;
