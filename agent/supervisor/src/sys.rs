@@ -104,8 +104,7 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
     let stdin = descriptors.stdin.as_raw_fd();
     let output = descriptors.output.map(|(out, err)| (out.as_raw_fd(), err.as_raw_fd()));
     let report = descriptors.report.as_raw_fd();
-    let cwd = image.cwd.as_ptr();
-    let lock = image.lock.as_ref().map_or(ptr::null(), |l| l.as_ptr());
+    let paths = Paths { cwd: image.cwd.as_ptr(), lock: image.lock.as_ref().map_or(ptr::null(), |l| l.as_ptr()) };
 
     // SAFETY: the process has several threads, so the child may only make calls that are async-signal-safe until it
     // executes. `child` makes such calls only, allocates nothing, cannot panic and does not return.
@@ -118,22 +117,29 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
         ForkResult::Child => {
             // SAFETY: the pointers are NUL-terminated strings and NULL-terminated lists of such, which live in this
             // frame and in `image`; the descriptors are open.
-            unsafe { child(&candidates, &args, &env, cwd, lock, stdin, output, report) }
+            unsafe { child(&candidates, &args, &env, &paths, stdin, output, report) }
         }
     }
+}
+
+/// Where the child goes and what it locks, as it can use them.
+struct Paths {
+    /// The working directory.
+    cwd: *const c_char,
+    /// A file to lock, or NULL.
+    lock: *const c_char,
 }
 
 /// The child between `fork` and `execve`.
 ///
 /// # Safety
-/// The lists are NULL-terminated lists of NUL-terminated strings, `cwd` is one, `lock` is one or NULL, the descriptors
-/// are open and above 2.
+/// The lists are NULL-terminated lists of NUL-terminated strings, the paths are such strings or NULL where they may be, the
+/// descriptors are open and above 2.
 unsafe fn child(
     candidates: &[*const c_char],
     args: &[*const c_char],
     env: &[*const c_char],
-    cwd: *const c_char,
-    lock: *const c_char,
+    paths: &Paths,
     stdin: c_int,
     output: Option<(c_int, c_int)>,
     report: c_int,
@@ -164,15 +170,15 @@ unsafe fn child(
         libc::sigemptyset(empty.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut());
 
-        if !lock.is_null() {
+        if !paths.lock.is_null() {
             // Not close-on-exec: whoever comes of the program shares the lock, and the last to end gives it up. Here and
             // not in the server, which a hung volume must not hang.
-            let file = libc::open(lock, libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW, 0o600 as libc::c_uint);
+            let file = libc::open(paths.lock, libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW, 0o600 as libc::c_uint);
             if file < 0 || libc::flock(file, libc::LOCK_EX | libc::LOCK_NB) < 0 {
                 fail(report, STAGE_LOCK, Errno::last_raw());
             }
         }
-        if libc::chdir(cwd) < 0 {
+        if libc::chdir(paths.cwd) < 0 {
             fail(report, STAGE_CHDIR, Errno::last_raw());
         }
         let mut worst = libc::ENOENT;

@@ -12,6 +12,9 @@ impl Core {
         }
         if let Some(term) = register.term.clone() {
             self.consider(term);
+        } else if self.record.head.is_some() && proof.is_none() {
+            // A peer may have told of the first term before the watch, which may be late, has brought it.
+            self.read();
         } else if self.record.head.is_some() {
             self.alarm(
                 "TermLost",

@@ -183,7 +183,10 @@ fn a_lock_lasts_as_long_as_anything_that_came_of_the_program() {
     refused(&mut other);
     assert_eq!(one.ask(&Request::Fence), Response::Fence);
     // A program that ends at once leaves something behind, which has the lock too.
-    let leaves = Program { lock: locked.lock.clone(), ..shell("setsid sleep 1000 >/dev/null 2>&1 &") };
+    // In a session of its own by then: what is left in the tool's group is killed with it.
+    let script = "cd \"$1\"; setsid sh -c 'touch away; exec sleep 1000' >/dev/null 2>&1 & while [ ! -e \"$1/away\" ]; do :; done";
+    let directory = volume.path().to_str().unwrap();
+    let leaves = Program { lock: locked.lock.clone(), ..program(&["sh", "-c", script, "sh", directory]) };
     assert!(one.run(leaves).exit.success());
     refused(&mut other);
     assert_eq!(one.ask(&Request::Fence), Response::Fence);
