@@ -33,6 +33,7 @@ pub fn bench(name: &str, runs: u32, options: &Options) -> anyhow::Result<()> {
         let root = cluster.folder().join("bench-root");
         let golden = timed(|| (0..3).try_for_each(|n| build::golden::copy(&store, &root.join(n.to_string()))))?;
         line("images_on_three_nodes", golden, "s");
+        fs::remove_dir_all(root)?;
         std::thread::sleep(std::time::Duration::from_secs(10));
         let (before, begin) = (cluster.whole_usage(), Instant::now());
         line("memory_rss", before.rss as f64 / 1024.0, "MB");
