@@ -18,10 +18,10 @@ const RELOAD: Duration = Duration::from_secs(10);
 impl Postgres {
     /// The text of the configuration for a role.
     pub(crate) async fn files(&self, role: &Role) -> Result<Files, Error> {
-        let kept = self.kept().clone();
-        let Some(user) = kept.accepted else {
+        let Some(user) = self.kept().accepted.clone() else {
             return Err(Error::NotYet("the spec's configuration has not been looked at yet".into()));
         };
+        let floors = self.floors_in_force().await?;
         let (major, system_user) = self.image().await?;
         let (config, role) = (self.config.clone(), role.clone());
         let render = move || {
@@ -31,7 +31,7 @@ impl Postgres {
                     identity: &config.identity,
                     listen: &config.listen,
                     system_user: &system_user,
-                    floors: &kept.floors,
+                    floors: &floors,
                     volume: volume_size(&paths.volume),
                     major,
                     certificates: configuration::certificates(&paths.tls),

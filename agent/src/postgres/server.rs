@@ -84,8 +84,8 @@ pub(crate) struct Kept {
     pub(crate) previous: Option<Accepted>,
     /// What was looked at last, good or not.
     pub(crate) examined: Option<Accepted>,
-    /// Lowest values that the data can be started with.
-    pub(crate) floors: BTreeMap<String, u64>,
+    /// Lowest values that the data could be started with, when it was; none: not known to this agent yet.
+    pub(crate) floors: Option<BTreeMap<String, u64>>,
     /// Major version of the image, and its user.
     pub(crate) image: Option<(u32, String)>,
     /// The application Secret as it was applied.
@@ -199,7 +199,7 @@ impl Postgres {
             // No log was written with other limits than initdb's, which mean nothing.
             Start::Founder(..) => BTreeMap::new(),
         };
-        self.kept().floors = floors;
+        self.remember_floors(floors).await?;
         let role = match &how {
             Start::Standby => Role::detached(),
             Start::Founder(_, rule) => Role::leading(rule, false),
@@ -271,6 +271,33 @@ impl Postgres {
             }
         }
         Ok(floors)
+    }
+
+    /// The floors that the server that runs was started with, maybe by an earlier agent: without their lines in the files
+    /// PostgreSQL would say of each that it waits for a restart.
+    pub(crate) async fn floors_in_force(&self) -> Result<BTreeMap<String, u64>, Error> {
+        if let Some(floors) = self.kept().floors.clone() {
+            return Ok(floors);
+        }
+        let path = self.floors_path();
+        let read = self.disk.run("reading which limits PostgreSQL was started with", FILES, move || disk::read(&path));
+        let floors: BTreeMap<String, u64> =
+            read.await?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        self.kept().floors = Some(floors.clone());
+        Ok(floors)
+    }
+
+    async fn remember_floors(&self, floors: BTreeMap<String, u64>) -> Result<(), Error> {
+        let path = self.floors_path();
+        let bytes = serde_json::to_vec(&floors).map_err(|e| Error::disk("encode", &path)(e.into()))?;
+        let write = move || disk::show(&path, &bytes);
+        self.disk.run("writing down which limits PostgreSQL is started with", FILES, write).await?;
+        self.kept().floors = Some(floors);
+        Ok(())
+    }
+
+    fn floors_path(&self) -> PathBuf {
+        self.paths().state.join("floors.json")
     }
 
     /// Major version and user of the image.

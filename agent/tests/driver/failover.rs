@@ -169,6 +169,11 @@ async fn a_new_agent_adopts_what_runs() {
     two.follow(&one, &epoch(1)).await;
     assert_eq!(two.value(started).await, server);
     assert_eq!(two.value("SELECT pid FROM pg_stat_wal_receiver").await, receiver);
+    // Files that lack a line with which it was started would ask for a restart, and the operator would see to it.
+    let pending = "SELECT coalesce(string_agg(name, ', '), 'nothing') FROM pg_settings WHERE pending_restart";
+    for member in [&one, &two] {
+        assert_eq!(member.value(pending).await, "nothing", "{}", member.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -218,7 +218,10 @@ impl Work<'_> {
             Action::Delete { kind, name, uid, why } => {
                 tracing::info!(set = self.set.name, %kind, name, why, "deleting");
                 self.delete(*kind, name, uid).await?;
-                let replaced = || events::warning("MemberReplaced", &format!("{name} is made again: {why}"));
+                let replaced = || {
+                    let event = events::warning("MemberReplaced", &format!("{name} is made again: {why}"));
+                    events::of_member(event, &self.set.namespace, name)
+                };
                 Ok((*kind == Kind::Pod).then(replaced))
             }
             Action::Restart { member, pods, why } => self.restart(member, pods, why).await,
@@ -262,7 +265,10 @@ impl Work<'_> {
 
     fn made(&self, kind: Kind, name: &str) -> Option<Event> {
         match kind {
-            Kind::Pod => Some(events::deed("MemberMade", &format!("made pod {name}"))),
+            Kind::Pod => {
+                let event = events::deed("MemberMade", &format!("made pod {name}"));
+                Some(events::of_member(event, &self.set.namespace, name))
+            }
             Kind::Secret if name.ends_with("-ca") && self.observed.status.epoch.is_some() => Some(events::warning(
                 "AuthorityMadeAnew",
                 &format!(
@@ -366,7 +372,8 @@ impl Work<'_> {
         };
         tracing::info!(set = self.set.name, %member, why, "rolling out");
         self.delete(Kind::Pod, &member.to_string(), uid).await?;
-        Ok(Some(events::deed("MemberRestarted", &format!("{member} is made anew: {why}"))))
+        let event = events::deed("MemberRestarted", &format!("{member} is made anew: {why}"));
+        Ok(Some(events::of_member(event, &self.set.namespace, &member.to_string())))
     }
 
     /// Takes a member away, if a fresh read of the term agrees: the watch may be behind.
@@ -394,7 +401,10 @@ impl Work<'_> {
             self.delete(Kind::Secret, name, uid).await?;
         }
         let what = if claim.is_some() { "pod and volume go" } else { "its pod goes, its volume stays" };
-        Ok(pod.map(|_| events::deed("MemberRemoved", &format!("{member} has left the set; {what}"))))
+        Ok(pod.map(|_| {
+            let event = events::deed("MemberRemoved", &format!("{member} has left the set; {what}"));
+            events::of_member(event, &self.set.namespace, &member.to_string())
+        }))
     }
 
     /// Drops what a member said of itself: an apply by its own field manager that holds nothing gives up all it owned.

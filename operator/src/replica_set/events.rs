@@ -1,5 +1,6 @@
 //! Events: one for each transition.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use pgconvoy_crds::PgReplicaSetStatus;
@@ -26,6 +27,18 @@ pub fn deed(reason: &str, note: &str) -> Event {
 /// An event about something that a person should know.
 pub fn warning(reason: &str, note: &str) -> Event {
     event(EventType::Warning, reason, "Reconcile", note)
+}
+
+/// The same event, with the member's pod as what else it is about: without, those of several members would be counted as one.
+pub fn of_member(event: Event, namespace: &str, member: &str) -> Event {
+    let pod = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(member.to_owned()),
+        ..ObjectReference::default()
+    };
+    Event { secondary: Some(pod), ..event }
 }
 
 /// Reasons that are told whenever they come up, in whatever condition: somebody must do something.
