@@ -67,6 +67,11 @@ impl Term {
         self.rules.iter().filter(|r| r.epoch != self.epoch)
     }
 
+    /// The last epoch before this one that became active.
+    pub fn epoch_before(&self) -> Option<&Fork> {
+        self.history.iter().rev().find(|f| f.epoch != self.epoch)
+    }
+
     /// Whether the change from `[old]` to `[new]` of this epoch is still pending.
     pub fn reconfiguring(&self) -> bool {
         self.phase == Phase::Active && self.rules.len() > 1

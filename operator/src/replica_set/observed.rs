@@ -268,7 +268,7 @@ impl Rule {
             epoch: term.epoch.number.into(),
             active: term.phase == Phase::Active,
             leader: term.leader.as_ref().map(|l| l.name.clone()),
-            before: term.history.iter().rev().find(|f| f.epoch != term.epoch).map(|f| f.leader.name.clone()),
+            before: term.epoch_before().map(|f| f.leader.name.clone()),
             members: term.rules.iter().flat_map(|r| r.members().map(|m| m.name.clone())).collect(),
             rules: term.rules.len(),
             acknowledgements: newest.map_or(0, |r| r.acknowledgements),

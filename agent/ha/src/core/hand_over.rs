@@ -85,8 +85,7 @@ impl Core {
 
     /// While it serves, checkpoints are made: what is left for the stop is then little.
     pub(super) fn preparing_to_leave(&mut self) -> bool {
-        let has_followers = |t: &Term| t.rules.iter().all(|r| !r.followers.is_empty());
-        if !self.record.head.as_ref().is_some_and(|t| self.serves(t) && has_followers(t)) {
+        if !self.record.head.as_ref().is_some_and(|t| self.serves(t) && self.others_count(t)) {
             return false;
         }
         match self.hand_over.checkpoints {
@@ -138,6 +137,7 @@ impl Core {
         }
     }
 
+    /// Whether there is somebody to hand over to.
     fn others_count(&self, term: &Term) -> bool {
         term.rules.iter().all(|r| r.members().any(|m| m.name != self.me))
     }

@@ -388,7 +388,7 @@ impl Core {
         if settled {
             return None;
         }
-        term.history.iter().rev().find(|f| f.epoch != term.epoch).map(|f| &f.leader.name)
+        term.epoch_before().map(|f| &f.leader.name)
     }
 
     /// This member with the data that it has.

@@ -97,7 +97,7 @@ impl Core {
             return;
         }
         let number = term.epoch.number;
-        let message = match term.history.iter().rev().find(|f| f.epoch != term.epoch) {
+        let message = match term.epoch_before() {
             None => format!("{} leads epoch {number}, the first", self.me),
             Some(last) if last.leader.name == self.me => format!("{} leads again, in epoch {number}", self.me),
             Some(last) => {

@@ -19,12 +19,16 @@ struct Module {
 
 macro_rules! module {
     ($name:literal) => {
+        module!($name, $name)
+    };
+    // Its main package is that of another module.
+    ($name:literal, $main:literal) => {
         Module {
             name: $name,
             files: [
                 ("go.mod", include_str!(concat!("../../", $name, "/go.mod"))),
                 ("go.sum", include_str!(concat!("../../", $name, "/go.sum"))),
-                ("main.go", include_str!(concat!("../../", $name, "/main.go"))),
+                ("main.go", include_str!(concat!("../../", $main, "/main.go"))),
             ],
         }
     };
@@ -34,7 +38,7 @@ macro_rules! module {
 /// modules' `go.mod`.
 pub const VERSIONS: [&str; 2] = ["1.36", "1.34"];
 
-const KUBERNETES: [Module; 2] = [module!("k8s"), module!("k8s-1.34")];
+const KUBERNETES: [Module; 2] = [module!("k8s"), module!("k8s-1.34", "k8s")];
 const SIDE: Module = module!("side");
 
 fn kubernetes(version: &str) -> anyhow::Result<&'static Module> {

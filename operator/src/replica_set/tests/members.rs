@@ -3,22 +3,13 @@ use crate::kinds::Kind;
 use pgconvoy_crds::{MemberPhase, WhenDeleted};
 use serde_json::json;
 
-fn running(members: i32) -> World {
-    let mut world = World::new(members);
-    world.settle();
-    let followers: Vec<u32> = (2..=u32::try_from(members).unwrap()).collect();
-    world.lead(1, 1, &followers);
-    world.settle();
-    world
-}
-
 fn roster(world: &World) -> Vec<String> {
     world.set.status.clone().unwrap().roster
 }
 
 #[test]
 fn a_set_grows_by_the_lowest_free_ordinals() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     world.set.spec.members = 5;
     world.settle();
     assert_eq!(world.names(Kind::Pod), ["orders-1", "orders-2", "orders-3", "orders-4", "orders-5"]);
@@ -28,7 +19,7 @@ fn a_set_grows_by_the_lowest_free_ordinals() {
 
 #[test]
 fn a_member_leaves_the_roster_then_the_rule_and_only_then_its_pod_goes() {
-    let mut world = running(5);
+    let mut world = World::running(5);
     world.set.spec.members = 3;
     world.settle();
     assert_eq!(roster(&world), ["orders-1", "orders-2", "orders-3"]);
@@ -47,7 +38,7 @@ fn a_member_leaves_the_roster_then_the_rule_and_only_then_its_pod_goes() {
 
 #[test]
 fn nothing_is_taken_away_before_the_shorter_roster_was_published() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     world.set.spec.members = 2;
     // The rule is ahead of the status: an agent that died and came back, say.
     world.lead(1, 1, &[2]);
@@ -58,7 +49,7 @@ fn nothing_is_taken_away_before_the_shorter_roster_was_published() {
 
 #[test]
 fn the_leader_stays_when_the_set_shrinks_whatever_its_ordinal() {
-    let mut world = running(5);
+    let mut world = World::running(5);
     world.lead(2, 5, &[1, 2, 3, 4]);
     world.set.spec.members = 3;
     world.settle();
@@ -73,7 +64,7 @@ fn the_leader_stays_when_the_set_shrinks_whatever_its_ordinal() {
 
 #[test]
 fn without_a_leader_nobody_is_thrown_out() {
-    let mut world = running(5);
+    let mut world = World::running(5);
     let term = world.body(Kind::Term, "orders");
     term["spec"]["phase"] = json!("Recruiting");
     term["spec"].as_object_mut().unwrap().remove("leader");
@@ -85,7 +76,7 @@ fn without_a_leader_nobody_is_thrown_out() {
 
 #[test]
 fn a_lost_status_does_not_move_the_set() {
-    let mut world = running(5);
+    let mut world = World::running(5);
     world.lead(2, 5, &[1, 2, 3, 4]);
     world.set.spec.members = 3;
     world.settle();
@@ -98,7 +89,7 @@ fn a_lost_status_does_not_move_the_set() {
 
 #[test]
 fn volumes_go_with_their_members_only_when_told_and_while_copies_are_enough() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     world.set.spec.storage.when_deleted = Some(WhenDeleted::Delete);
     world.settle();
     assert_eq!(world.body(Kind::Claim, "orders-3-data")["metadata"]["ownerReferences"][0]["uid"], json!(UID));
@@ -119,7 +110,7 @@ fn volumes_go_with_their_members_only_when_told_and_while_copies_are_enough() {
 
 #[test]
 fn a_failed_pod_is_made_again_on_the_same_volume() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     let claim = world.body(Kind::Claim, "orders-2-data").clone();
     let before = world.body(Kind::Pod, "orders-2")["metadata"]["uid"].clone();
     world.body(Kind::Pod, "orders-2")["status"] =
@@ -134,7 +125,7 @@ fn a_failed_pod_is_made_again_on_the_same_volume() {
 
 #[test]
 fn a_pod_that_is_still_going_is_waited_for() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     world.body(Kind::Pod, "orders-2")["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.say(2, MemberPhase::Stopping, |_| {});
     world.settle();
@@ -172,7 +163,7 @@ fn a_term_of_another_set_stops_everything_that_could_write() {
 
 #[test]
 fn a_lost_term_is_not_made_anew_beside_data() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     world.take(Kind::Term, "orders");
     world.settle();
     assert!(world.names(Kind::Term).is_empty());
@@ -199,7 +190,7 @@ fn objects_of_an_earlier_set_that_kubernetes_still_removes_are_waited_for() {
 
 #[test]
 fn a_volume_grows_and_does_not_shrink() {
-    let mut world = running(1);
+    let mut world = World::running(1);
     world.set.spec.storage.size.0 = "30Gi".to_owned();
     world.settle();
     let size = |w: &mut World| w.body(Kind::Claim, "orders-1-data")["spec"]["resources"]["requests"]["storage"].clone();
@@ -237,7 +228,7 @@ fn a_pod_in_which_postgresql_never_ran_is_made_again_when_the_spec_is_mended() {
 
 #[test]
 fn a_single_member_has_no_budget_so_that_its_node_can_be_drained() {
-    let mut world = running(1);
+    let mut world = World::running(1);
     assert!(world.names(Kind::Budget).is_empty());
     world.set.spec.members = 2;
     world.settle();
@@ -249,7 +240,7 @@ fn a_single_member_has_no_budget_so_that_its_node_can_be_drained() {
 
 #[test]
 fn labels_tell_people_who_leads() {
-    let mut world = running(3);
+    let mut world = World::running(3);
     let role = |w: &mut World, n: &str| w.body(Kind::Pod, n)["metadata"]["labels"]["pgconvoy.dev/role"].clone();
     assert_eq!(role(&mut world, "orders-1"), json!("leader"));
     assert_eq!(role(&mut world, "orders-3"), json!("follower"));

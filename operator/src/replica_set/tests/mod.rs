@@ -55,6 +55,16 @@ impl World {
         }
     }
 
+    /// One whose first member leads the others.
+    pub(super) fn running(members: i32) -> Self {
+        let mut world = Self::new(members);
+        world.settle();
+        let followers: Vec<u32> = (2..=u32::try_from(members).unwrap()).collect();
+        world.lead(1, 1, &followers);
+        world.settle();
+        world
+    }
+
     pub(super) fn valid(&self) -> Validated {
         validate(&self.set, "agent:1").unwrap()
     }

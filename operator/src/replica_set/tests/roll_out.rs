@@ -5,11 +5,7 @@ use crate::kinds::Kind;
 use pgconvoy_crds::{MemberPhase, Update, UpdateStrategy};
 
 fn running(members: i32, image: &str) -> World {
-    let mut world = World::new(members);
-    world.settle();
-    let followers: Vec<u32> = (2..=u32::try_from(members).unwrap()).collect();
-    world.lead(1, 1, &followers);
-    world.settle();
+    let mut world = World::running(members);
     world.set.spec.image = image.to_owned();
     world
 }
