@@ -2,7 +2,7 @@
 
 use crate::kinds::Kind;
 use jiff::Timestamp;
-use pgconvoy_crds::{PgReplicaSetStatus, PgTermSpec};
+use pgconvoy_crds::{MemberState, PgReplicaSetStatus, PgTermSpec};
 use pgconvoy_terms::{MemberId, MemberName, Phase, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -201,6 +201,14 @@ impl Observed {
         self.things.iter().find_map(|((_, name), t)| match t.as_ref() {
             Thing::Claim(c) if c.unbound && waits(name) => c.class.as_deref(),
             _ => None,
+        })
+    }
+
+    /// What members say of themselves in the pods that are there now.
+    pub fn present_states(&self) -> impl Iterator<Item = &MemberState> {
+        self.status.member_states.iter().filter(|s| {
+            let pod = self.pod(&s.name);
+            pod.is_some_and(|p| s.pod_uid.as_ref() == Some(&p.meta.uid))
         })
     }
 

@@ -210,9 +210,8 @@ impl<'a> Planner<'a> {
     /// volume or an image, or its image holds no PostgreSQL.
     fn runs(&self, member: &MemberName, pod: &PodSeen) -> bool {
         let name = member.to_string();
-        let unusable = self.observed.status.member_states.iter().any(|s| {
+        let unusable = self.observed.present_states().any(|s| {
             s.name == name
-                && s.pod_uid.as_ref() == Some(&pod.meta.uid)
                 && s.state == Some(MemberPhase::Starting)
                 && s.reason.as_deref() == Some(reasons::IMAGE_UNUSABLE)
         });

@@ -44,10 +44,7 @@ impl Planner<'_> {
 
     /// Members whose pod must be made anew for everything in the spec to be in force.
     fn due(&self) -> BTreeSet<MemberName> {
-        let restart = self.observed.status.member_states.iter().filter(|s| {
-            let present = self.observed.pod(&s.name).map(|p| &p.meta.uid);
-            !s.pending_restart.is_empty() && s.pod_uid.as_ref() == present
-        });
+        let restart = self.observed.present_states().filter(|s| !s.pending_restart.is_empty());
         let restart = restart.filter_map(|s| s.name.parse::<MemberName>().ok());
         let all = self.plan.outdated.iter().cloned().chain(restart);
         all.filter(|m| self.plan.roster.contains(m)).collect()

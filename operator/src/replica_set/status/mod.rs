@@ -234,13 +234,7 @@ impl<'a> View<'a> {
 
     fn configured(&self, ready: &Verdict) -> Verdict {
         let not = |reason, message| Verdict { type_: CONFIGURED, holds: false, reason, message };
-        let mut states: Vec<&MemberState> = self
-            .observed
-            .status
-            .member_states
-            .iter()
-            .filter(|s| self.observed.pod(&s.name).is_some_and(|p| Some(&p.meta.uid) == s.pod_uid.as_ref()))
-            .collect();
+        let mut states: Vec<&MemberState> = self.observed.present_states().collect();
         // The order of entries is that of their first writing.
         states.sort_by_key(|s| s.name.parse::<MemberName>().ok());
         let refused = states.iter().find_map(|s| Some((s, s.configuration_error.as_ref()?)));
