@@ -8,6 +8,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Parameters, image and resources of the spec are in force; when false, the message says which are not yet, and why.
 pub const CONFIGURED: &str = "Configured";
+/// WAL is archived as it is written; when false, the message says what is in the way. Only of sets with `spec.archive`.
+pub const ARCHIVING: &str = "Archiving";
 
 /// Reasons, as they stand in `conditions[].reason`, in `memberStates[].reason` and in Events.
 pub mod reasons {
@@ -59,6 +61,62 @@ pub mod reasons {
     pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
     /// The API server, or Kubernetes itself, refuses what the spec asks for.
     pub const REFUSED: &str = "Refused";
+    /// The PgArchive that the spec names is not there.
+    pub const NO_ARCHIVE: &str = "NoArchive";
+    /// A Secret that the PgArchive names is not there, or lacks a key.
+    pub const NO_ARCHIVE_SECRET: &str = "NoArchiveSecret";
+    /// Archiving has not begun yet: no leader is active, or it has just become one.
+    pub const ARCHIVE_STARTING: &str = "ArchiveStarting";
+    /// WAL is archived as it is written.
+    pub const ARCHIVE_CURRENT: &str = "Archiving";
+    /// WAL is written faster than it is archived, or there is still a backlog from before.
+    pub const ARCHIVE_BEHIND: &str = "ArchiveBehind";
+    /// WAL is archived, but some from before is missing in the archive and gone everywhere: what was archived up to there
+    /// cannot be replayed beyond it. A new snapshot begins anew.
+    pub const ARCHIVE_GAP: &str = "ArchiveGap";
+    /// There is no connection to the store.
+    pub const STORE_UNREACHABLE: &str = "StoreUnreachable";
+    /// The store's certificate is not trusted.
+    pub const STORE_UNTRUSTED: &str = "StoreUntrusted";
+    /// The store does not answer in time, or is overloaded.
+    pub const STORE_BUSY: &str = "StoreBusy";
+    /// There is no such bucket.
+    pub const NO_BUCKET: &str = "NoBucket";
+    /// The store does not accept the access key, or the key may not do what archiving needs.
+    pub const STORE_DENIES: &str = "StoreDenies";
+    /// The store refuses in another way: region, clock, a call that it does not know.
+    pub const STORE_REFUSES: &str = "StoreRefuses";
+    /// The settings of the PgArchive cannot be used.
+    pub const ARCHIVE_UNUSABLE: &str = "ArchiveUnusable";
+    /// The prefix holds the archive of another replica set. Nothing is written.
+    pub const ARCHIVE_OF_ANOTHER_SET: &str = "ArchiveOfAnotherSet";
+    /// Somebody else writes this epoch's WAL; this member has stopped.
+    pub const ARCHIVE_FENCED: &str = "ArchiveFenced";
+    /// WAL that is not archived is gone from the leader, mostly because the archive was away for too long.
+    pub const WAL_GONE: &str = "WalGone";
+    /// What lies in the archive is damaged, or was written by a later version.
+    pub const ARCHIVE_DAMAGED: &str = "ArchiveDamaged";
+    /// Archiving fails for another reason.
+    pub const ARCHIVE_FAILING: &str = "ArchiveFailing";
     /// Nothing is wrong.
     pub const NONE: &str = "AsExpected";
 }
+
+/// The reasons of [`ARCHIVING`] that a member may give.
+pub const ARCHIVE_REASONS: [&str; 15] = [
+    reasons::ARCHIVE_STARTING,
+    reasons::ARCHIVE_CURRENT,
+    reasons::ARCHIVE_BEHIND,
+    reasons::ARCHIVE_GAP,
+    reasons::STORE_UNREACHABLE,
+    reasons::STORE_UNTRUSTED,
+    reasons::STORE_BUSY,
+    reasons::NO_BUCKET,
+    reasons::STORE_DENIES,
+    reasons::STORE_REFUSES,
+    reasons::ARCHIVE_UNUSABLE,
+    reasons::ARCHIVE_OF_ANOTHER_SET,
+    reasons::ARCHIVE_FENCED,
+    reasons::WAL_GONE,
+    reasons::ARCHIVE_DAMAGED,
+];

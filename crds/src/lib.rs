@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::duplicated_attributes, reason = "it takes two columns of one type for the same column twice")]
 
+mod archive;
 pub mod conditions;
 pub mod names;
 pub mod parameters;
@@ -16,6 +17,7 @@ mod rules;
 mod schema;
 mod term;
 
+pub use archive::*;
 pub use replica_set::*;
 pub use schema::{Unbuildable, definitions};
 pub use term::*;

@@ -10,6 +10,8 @@ pub const LABEL_MEMBER: &str = "pgconvoy.dev/member";
 pub const LABEL_ROLE: &str = "pgconvoy.dev/role";
 /// Annotation on the EndpointSlices: the epoch (`<number>.<id>`) whose leader wrote them.
 pub const ANNOTATION_EPOCH: &str = "pgconvoy.dev/epoch";
+/// Annotation on pods: a fingerprint of the archive Secret. That it changes makes the kubelet look at the Secret at once.
+pub const ANNOTATION_ARCHIVE: &str = "pgconvoy.dev/archive";
 /// Field manager of the operator.
 pub const MANAGER_OPERATOR: &str = "pgconvoy-operator";
 /// Prefix of an agent's field manager; the member's name follows.
@@ -33,6 +35,11 @@ pub fn ca(set: &str) -> String {
 /// The Secret for applications: user, password, host, port, dbname, uri, jdbc-uri.
 pub fn app_secret(set: &str) -> String {
     format!("{set}-app")
+}
+
+/// The Secret with all that the agents need to reach the archive (keys: [`crate::pod::archive`]); made by the operator.
+pub fn archive(set: &str) -> String {
+    format!("{set}-archive")
 }
 
 /// The ConfigMap that every pod mounts (key `passwd`).

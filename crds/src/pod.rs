@@ -28,6 +28,8 @@ pub const PG_SOCKET_DIR: &str = "/run/pgconvoy";
 pub const TLS: &str = "/etc/pgconvoy/tls";
 /// Mount of the application Secret, in `agent` only.
 pub const APP: &str = "/etc/pgconvoy/app";
+/// Mount of the archive Secret, in `agent` only. Empty while the set has no archive.
+pub const ARCHIVE: &str = "/etc/pgconvoy/archive";
 
 /// PostgreSQL's port.
 pub const PORT_POSTGRES: u16 = 5432;
@@ -80,6 +82,20 @@ pub mod app {
     pub const PASSWORD: &str = "password";
     /// The application database.
     pub const DBNAME: &str = "dbname";
+}
+
+/// Files in the archive Secret.
+pub mod archive {
+    /// [`crate::ArchiveAccess`], as JSON.
+    pub const ACCESS: &str = "access.json";
+    /// The access key's id.
+    pub const ACCESS_KEY_ID: &str = "access-key-id";
+    /// The access key's secret.
+    pub const SECRET_ACCESS_KEY: &str = "secret-access-key";
+    /// The session token, if there is one.
+    pub const SESSION_TOKEN: &str = "session-token";
+    /// Authorities to trust, if the system's are not to be.
+    pub const CA: &str = "ca.crt";
 }
 
 /// Superuser, reached over the Unix socket by the agent alone (peer).

@@ -33,6 +33,18 @@ use std::collections::BTreeMap;
     printcolumn(name = "Durability", type_ = "string", json_path = ".status.durability"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
+        name = "Archive",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Archiving\")].reason"
+    ),
+    printcolumn(
+        name = "Archived",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.memberStates[?(@.role==\"Leader\")].archive.archived"
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         priority = 1,
@@ -65,6 +77,9 @@ pub struct PgReplicaSetSpec {
     /// How the first data comes to be. Default: an empty database `app`, owned by `app`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
+    /// Where WAL is archived. It can be added, changed and taken away at any time; no pod is made anew for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
     /// Seconds that a pod has to stop in (its grace period). Default: 60.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<i64>,
@@ -199,6 +214,23 @@ pub struct InitDb {
     pub encoding: Option<String>,
 }
 
+/// Where WAL is archived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// A PgArchive in the same namespace.
+    #[serde(rename = "ref")]
+    pub reference: ArchiveReference,
+}
+
+/// A PgArchive in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveReference {
+    /// Its name.
+    pub name: String,
+}
+
 /// What else the pods should carry.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -257,7 +289,7 @@ pub struct PgReplicaSetStatus {
     /// The generation that the rest of the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Configured.
+    /// Ready, Reconciling, Stalled, Configured; Archiving if there is an archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The names of the members that the set should have now. Agents take it as the roster; a member leaves the roster
@@ -354,6 +386,26 @@ pub struct MemberState {
     /// Why PostgreSQL refuses the configuration of the spec; the last good one stays in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration_error: Option<String>,
+    /// How its archiving stands; the leader's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<MemberArchive>,
+}
+
+/// How archiving stands. Written when something happened, and once a minute while WAL is archived.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberArchive {
+    /// Up to where WAL is in the archive, when this was written: an LSN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<String>,
+    /// One word for how it stands: a reason of [the conditions](conditions.md), like `Archiving` or `StoreUnreachable`.
+    pub reason: String,
+    /// A sentence: what is in the way, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Since when it stands so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// A member's role.

@@ -268,6 +268,64 @@ fn pods() -> Vec<Rule> {
     rules
 }
 
+/// The rules of a PgArchive.
+pub(crate) fn archive() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec.bucket",
+            "self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')",
+            "bucket is the name of a bucket, 3 to 63 lower-case letters, digits, dots and dashes, without s3:// and folders",
+        ),
+        rule(
+            "spec.prefix",
+            "self.matches('^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$')",
+            "prefix is words of letters, digits and . _ = - with single slashes between them, none at its ends; leave it out \
+             for <namespace>/<replica set>",
+        ),
+        rule(
+            "spec.endpoint",
+            "self.matches('^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$') || self.matches('^https?://\\\\[[0-9a-fA-F:]+\\\\](:[0-9]{1,5})?$')",
+            "endpoint is http:// or https://, a host and if need be a port, like https://s3.example.com:9000; bucket and \
+             prefix have fields of their own",
+        ),
+        rule("spec.region", "self.matches('^[a-z0-9-]+$')", "region is a name like eu-central-1"),
+        rule(
+            "spec",
+            "!has(self.ca) || !has(self.endpoint) || self.endpoint.startsWith('https://')",
+            "with an endpoint that begins with http:// there is no certificate to check; use https://, or leave ca out",
+        ),
+        rule(
+            "spec.maxDelaySeconds",
+            "self >= 1 && self <= 300",
+            "maxDelaySeconds may be 1 to 300: so much may be lost with the whole cluster",
+        ),
+    ]
+}
+
+/// Bounds of a PgArchive.
+pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
+    let text = |limit: usize| json!({ "minLength": 1, "maxLength": limit });
+    let mut bounds = vec![
+        ("spec.bucket", text(63)),
+        ("spec.prefix", text(512)),
+        ("spec.endpoint", text(512)),
+        ("spec.region", text(64)),
+    ];
+    for path in [
+        "spec.credentials.accessKeyId.name",
+        "spec.credentials.accessKeyId.key",
+        "spec.credentials.secretAccessKey.name",
+        "spec.credentials.secretAccessKey.key",
+        "spec.credentials.sessionToken.name",
+        "spec.credentials.sessionToken.key",
+        "spec.ca.name",
+        "spec.ca.key",
+    ] {
+        bounds.push((path, text(253)));
+    }
+    bounds
+}
+
 /// The rules of a PgTerm: what an update may never do, whoever writes it.
 pub(crate) fn term() -> Vec<Rule> {
     vec![
@@ -321,6 +379,7 @@ pub(crate) fn replica_set_bounds() -> Vec<(&'static str, Value)> {
         ("spec.postgresql.parameters{}", json!({ "maxLength": 1024, "minimum": i32::MIN, "maximum": i32::MAX })),
         ("spec.postgresql.hba", list(128)),
         ("spec.postgresql.hba[]", text(1024)),
+        ("spec.archive.ref.name", json!({ "minLength": 1, "maxLength": 253 })),
         ("spec.resources.claims", list(16)),
         (LABELS, map(64)),
         ("spec.podTemplate.labels{}", text(63)),

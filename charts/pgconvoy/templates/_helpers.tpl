@@ -35,6 +35,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [pgconvoy.dev]
   resources: [pgreplicasets/status]
   verbs: [get, patch, update]
+- apiGroups: [pgconvoy.dev]
+  resources: [pgarchives]
+  verbs: [get, list, watch]
 # Owner references that block deletion need this where the API server asks for it (OpenShift).
 - apiGroups: [pgconvoy.dev]
   resources: [pgreplicasets/finalizers]

@@ -3,6 +3,7 @@
 //! Everything that decides is pure and lies in [`plan`], [`status`], [`certificates::needs`] and [`validate`].
 
 pub mod apply;
+pub mod archive;
 pub mod certificates;
 pub mod dereference;
 pub mod events;
@@ -126,8 +127,9 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
         }
     };
     let things = context.index.snapshot(&valid.namespace, &valid.name);
-    let mut observed = Observed { things, status: before.clone(), no_such_class: None };
+    let mut observed = Observed { things, status: before.clone(), ..Observed::default() };
     observed.no_such_class = dereference::missing_class(context, &observed).await;
+    observed.archive = archive::dereference(context, &valid).await;
 
     let needs = needs(&valid, &observed, &wanted_members(&valid, &observed), now);
     let material = make_material(context, &valid, &observed, &needs, now).await;
@@ -148,7 +150,9 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
 
     tell(context, set, &valid, &observed, plan, deeds, result.as_ref().err(), now).await?;
     result?;
-    Ok(needs.due.map_or_else(Action::await_change, |due| Action::requeue(until(due, now))))
+    let certificates = needs.due.map(|due| until(due, now));
+    let archive = valid.spec.archive.is_some().then_some(archive::LOOK_AGAIN);
+    Ok(certificates.into_iter().chain(archive).min().map_or_else(Action::await_change, Action::requeue))
 }
 
 async fn make_material(

@@ -1,5 +1,6 @@
 //! What is there of a replica set, as far as the operator's decisions need it. Plain data: no client, no clock.
 
+use super::archive::ArchiveSeen;
 use crate::kinds::Kind;
 use jiff::Timestamp;
 use pgconvoy_crds::{MemberState, PgReplicaSetStatus, PgTermSpec};
@@ -58,6 +59,8 @@ pub struct PodSeen {
     pub spec_hash: Option<String>,
     /// Its role label.
     pub role: Option<String>,
+    /// Fingerprint of the archive's files that the kubelet was told of.
+    pub archive: Option<String>,
     /// `Pending`, `Running`, `Succeeded`, `Failed`.
     pub phase: String,
     /// Why it failed, in Kubernetes' words.
@@ -105,6 +108,8 @@ pub struct SecretSeen {
     pub issued_at: Option<Timestamp>,
     /// What its certificates were made for.
     pub made_for: Option<String>,
+    /// Fingerprint of the archive's files in it.
+    pub archive: Option<String>,
 }
 
 /// One object.
@@ -147,6 +152,8 @@ pub struct Observed {
     pub status: PgReplicaSetStatus,
     /// A storage class that a claim without a volume names and that is known not to be there.
     pub no_such_class: Option<String>,
+    /// The archive that the spec asks for.
+    pub archive: ArchiveSeen,
 }
 
 impl Observed {

@@ -96,6 +96,7 @@ pub fn secret(object: Secret) -> Option<(Place, Thing)> {
         renew_at: leaves.iter().map(|l| l.renew_at).min().filter(|_| complete),
         issued_at: leaves.iter().map(|l| l.begins).max(),
         made_for: annotation(&object.metadata, ANNOTATION_CERTIFICATE),
+        archive: annotation(&object.metadata, names::ANNOTATION_ARCHIVE),
     };
     Some((place, Thing::Secret(secret)))
 }
@@ -134,6 +135,7 @@ pub fn pod(object: Pod) -> Option<(Place, Thing)> {
         meta: meta(&object.metadata),
         spec_hash: annotation(&object.metadata, ANNOTATION_POD_SPEC),
         role: object.metadata.labels.as_ref().and_then(|l| l.get(names::LABEL_ROLE).cloned()),
+        archive: annotation(&object.metadata, names::ANNOTATION_ARCHIVE),
         phase: status.phase.unwrap_or_default(),
         failure: failure.filter(|_| ended),
         unscheduled,

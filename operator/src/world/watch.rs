@@ -12,7 +12,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector::ObjectRef};
 use kube::{Api, Client};
-use pgconvoy_crds::{PgTerm, names};
+use pgconvoy_crds::{PgArchive, PgTerm, names};
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -89,6 +89,12 @@ pub fn watch_all(
         follow_sets(stream, &d, &s).await;
         "PgReplicaSet"
     });
+    let archives = watcher(scope.api::<DeserializeGuard<PgArchive>>(client), everything()).backoff(backoff());
+    let (d, sets) = (dirty.clone(), store.clone());
+    tasks.spawn(async move {
+        follow_archives(archives, &d, &sets).await;
+        "PgArchive"
+    });
     let w = Watching { client, scope, index, dirty, synced };
     w.start(Kind::Term, scope.api::<DeserializeGuard<PgTerm>>(client), everything(), prune::term, tasks);
     w.start(Kind::Pod, scope.api::<Pod>(client), ours(), prune::pod, tasks);
@@ -140,6 +146,29 @@ async fn follow_sets(
             Err(error) => {
                 tracing::warn!(kind = "PgReplicaSet", %error, "the watch was interrupted; it is opened again")
             }
+        }
+    }
+}
+
+/// Whoever archives there is looked at again. Nothing is kept of the archives themselves: they are few, and read when needed.
+async fn follow_archives(
+    stream: impl Stream<Item = Result<Event<DeserializeGuard<PgArchive>>, watcher::Error>>,
+    dirty: &Dirty,
+    sets: &Store<Guarded>,
+) {
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Apply(archive) | Event::InitApply(archive) | Event::Delete(archive)) => {
+                let (name, namespace) = (&archive.meta().name, &archive.meta().namespace);
+                let uses = |set: &Guarded| {
+                    let asked = set.0.as_ref().ok().and_then(|s| s.spec.archive.as_ref());
+                    asked.map(|a| &a.reference.name) == name.as_ref() && set.meta().namespace == *namespace
+                };
+                sets.state().iter().filter(|s| uses(s)).for_each(|s| dirty.mark(ObjectRef::from_obj(&**s)));
+            }
+            Ok(Event::Init | Event::InitDone) => {}
+            Err(error) => tracing::warn!(kind = "PgArchive", %error, "the watch was interrupted; it is opened again"),
         }
     }
 }

@@ -71,6 +71,15 @@ pub enum Stage {
 }
 
 impl Action {
+    /// Whether it ends the pod of this name.
+    pub fn takes_pod(&self, pod: &str) -> bool {
+        match self {
+            Action::Remove { member, .. } | Action::Restart { member, .. } => member.to_string() == pod,
+            Action::Delete { kind, name, .. } => *kind == Kind::Pod && name == pod,
+            _ => false,
+        }
+    }
+
     /// When to do it.
     pub fn stage(&self) -> Stage {
         match self {

@@ -136,6 +136,7 @@ pub(super) fn agent(set: &Validated) -> Container {
             mount(volumes::TMP, "/tmp"),
             read_only(volumes::TLS, pod::TLS),
             read_only(volumes::APP, pod::APP),
+            read_only(volumes::ARCHIVE, pod::ARCHIVE),
             read_only(volumes::API, API_MOUNT),
             passwd(),
         ]),

@@ -5,6 +5,7 @@
 
 mod access;
 mod action;
+mod archive;
 mod containers;
 mod data;
 mod network;
@@ -74,6 +75,7 @@ pub fn plan(set: &Validated, observed: &Observed, material: &Material) -> Plan {
     }
     p.leaving();
     p.roll_out();
+    p.archive();
     p.roles();
     p.forget();
     p.plan.actions.sort_by_key(Action::stage);
@@ -185,7 +187,7 @@ impl<'a> Planner<'a> {
             Standing::Busy => {}
             Standing::Absent => {
                 if may_be_made && volume && certified {
-                    self.plan.actions.push(Action::Create(pod::pod(self.set, member)));
+                    self.plan.actions.push(Action::Create(pod::pod(self.set, member, self.archive_fingerprint())));
                 }
             }
             Standing::Ours(meta) => {
@@ -344,12 +346,10 @@ impl<'a> Planner<'a> {
         let rule = &self.plan.rule;
         for (name, pod) in self.observed.pods() {
             let Ok(member) = name.parse::<MemberName>() else { continue };
-            let goes = |a: &Action| match a {
-                Action::Remove { member: m, .. } | Action::Restart { member: m, .. } => *m == member,
-                Action::Delete { kind, name: n, .. } => *kind == Kind::Pod && n == name,
-                _ => false,
-            };
-            if pod.meta.deleting || pod.meta.belongs_to_another(&self.set.uid) || self.plan.actions.iter().any(goes) {
+            if pod.meta.deleting
+                || pod.meta.belongs_to_another(&self.set.uid)
+                || self.plan.actions.iter().any(|a| a.takes_pod(name))
+            {
                 continue;
             }
             let role = if rule.active && rule.leader.as_ref() == Some(&member) {

@@ -35,12 +35,14 @@ pub(super) mod volumes {
     pub(crate) const TMP: &str = "tmp";
     /// The passwd lines.
     pub(crate) const POD: &str = "pod";
+    /// What leads to the archive.
+    pub(crate) const ARCHIVE: &str = "archive";
     /// The agent's API token.
     pub(crate) const API: &str = "api";
 }
 
-/// The pod of `member`.
-pub(super) fn pod(set: &Validated, member: &MemberName) -> Object {
+/// The pod of `member`; `archive`: what it says of the archive's Secret.
+pub(super) fn pod(set: &Validated, member: &MemberName, archive: Option<&str>) -> Object {
     let spec = spec(set, member);
     let hash = crate::hash::fingerprint(&serde_json::to_value(&spec).unwrap_or_default());
     let name = member.to_string();
@@ -50,6 +52,9 @@ pub(super) fn pod(set: &Validated, member: &MemberName) -> Object {
     labels.extend(set.member_labels(member));
     let mut annotations = template.annotations;
     annotations.insert(ANNOTATION_POD_SPEC.to_owned(), hash);
+    if let Some(archive) = archive {
+        annotations.insert(names::ANNOTATION_ARCHIVE.to_owned(), archive.to_owned());
+    }
     metadata.labels = Some(labels);
     metadata.annotations = Some(annotations);
     Object::new(Kind::Pod, &name, &Pod { metadata, spec: Some(spec), status: None })
@@ -170,6 +175,15 @@ fn volumes_of(set: &Validated, member: &MemberName) -> Vec<Volume> {
                 items: Some([pod::app::USERNAME, pod::app::PASSWORD, pod::app::DBNAME].map(item).to_vec()),
             }),
             ..volume(volumes::APP)
+        },
+        Volume {
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(names::archive(&set.name)),
+                default_mode: Some(SECRET_MODE),
+                optional: Some(true),
+                ..SecretVolumeSource::default()
+            }),
+            ..volume(volumes::ARCHIVE)
         },
         Volume {
             config_map: Some(ConfigMapVolumeSource {

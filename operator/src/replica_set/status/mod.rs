@@ -1,5 +1,6 @@
 //! What is told to the user. Pure; nothing in it changes by itself.
 
+mod archiving;
 mod conditions;
 mod waiting;
 
@@ -111,7 +112,8 @@ impl<'a> View<'a> {
         let stalled = self.stalled();
         let reconciling = self.reconciling(&ready, &stalled);
         let configured = self.configured(&ready);
-        vec![ready, reconciling, stalled, configured]
+        let archiving = archiving::archiving(self.observed, &self.plan.rule);
+        [ready, reconciling, stalled, configured].into_iter().chain(archiving).collect()
     }
 
     fn ready(&self) -> Verdict {

@@ -1,6 +1,7 @@
 //! The planner, the certificates and the status against a world in memory: what the plan says is done to plain objects,
 //! which are looked at through the very pruning that the watches use.
 
+mod archive;
 mod certificates;
 mod creating;
 mod members;
@@ -8,6 +9,7 @@ mod roll_out;
 mod statuses;
 
 use super::apply::Memo;
+use super::archive::ArchiveSeen;
 use super::certificates::{issue, needs};
 use super::observed::{Observed, Rule, Things};
 use super::plan::{Action, Plan, plan, wanted_members};
@@ -30,6 +32,7 @@ pub(super) struct World {
     pub(super) bodies: BTreeMap<(Kind, String), Value>,
     pub(super) now: Timestamp,
     pub(super) no_such_class: Option<String>,
+    pub(super) archive: ArchiveSeen,
     /// Members whose pods were deleted to be made anew, in that order.
     pub(super) restarts: Vec<String>,
     memo: Memo,
@@ -49,6 +52,7 @@ impl World {
             bodies: BTreeMap::new(),
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             no_such_class: None,
+            archive: ArchiveSeen::NotAsked,
             restarts: vec![],
             memo: Memo::default(),
             made: 0,
@@ -80,7 +84,7 @@ impl World {
             })
             .collect();
         let status = self.set.status.clone().unwrap_or_default();
-        Observed { things, status, no_such_class: self.no_such_class.clone() }
+        Observed { things, status, no_such_class: self.no_such_class.clone(), archive: self.archive.clone() }
     }
 
     pub(super) fn planned(&self) -> Plan {

@@ -1,0 +1,160 @@
+//! The archive: what the PgArchive and its Secrets say, put together for the agents.
+//!
+//! The agents get one Secret, `<set>-archive`, which every pod mounts into the agent's container whether it is there or not:
+//! so an archive comes and goes without a pod being made anew, and the agents can go on archiving while the API is away.
+
+use super::Context;
+use super::apply::{ApplyError, call};
+use super::validate::Validated;
+use crate::kinds::{Kind, Object};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use pgconvoy_crds::conditions::reasons;
+use pgconvoy_crds::pod::archive as files;
+use pgconvoy_crds::{PgArchive, PgArchiveSpec, SecretKey, names};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// How often Secrets of the user, which are not watched, are looked at again.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The archive that the spec asks for, as far as it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ArchiveSeen {
+    /// The spec asks for none.
+    #[default]
+    NotAsked,
+    /// The API server could not be asked.
+    Unknown,
+    /// Something is missing.
+    Missing {
+        /// The reason in the condition.
+        reason: &'static str,
+        /// The sentence.
+        message: String,
+    },
+    /// All of it.
+    There(ArchiveFiles),
+}
+
+/// What the agents get.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ArchiveFiles {
+    /// By file name.
+    pub files: BTreeMap<&'static str, Vec<u8>>,
+    /// Changes with them; nothing secret goes into it.
+    pub fingerprint: String,
+}
+
+// It holds secrets.
+impl fmt::Debug for ArchiveFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ArchiveFiles({})", self.fingerprint)
+    }
+}
+
+/// A Secret as far as it matters here.
+#[derive(Default)]
+pub struct Held {
+    /// Changes whenever the Secret does.
+    pub version: String,
+    /// Its keys.
+    pub data: BTreeMap<String, ByteString>,
+}
+
+/// Reads the PgArchive and its Secrets.
+pub async fn dereference(context: &Context, set: &Validated) -> ArchiveSeen {
+    let Some(archive) = &set.spec.archive else { return ArchiveSeen::NotAsked };
+    match look(context, set, &archive.reference.name).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            tracing::warn!(set = set.name, %error, "the archive cannot be looked at; what the agents have stays");
+            ArchiveSeen::Unknown
+        }
+    }
+}
+
+async fn look(context: &Context, set: &Validated, name: &str) -> Result<ArchiveSeen, ApplyError> {
+    let archives: Api<PgArchive> = Api::namespaced(context.client.clone(), &set.namespace);
+    let archive = call("read", "PgArchive", name, archives.get_opt(name)).await?;
+    let Some(archive) = archive.filter(|a| a.metadata.deletion_timestamp.is_none()) else {
+        return Ok(no_archive(name));
+    };
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &set.namespace);
+    let mut held = BTreeMap::new();
+    for name in wanted(&archive.spec).map(|(_, key)| &key.name) {
+        if !held.contains_key(name)
+            && let Some(secret) = call("read", "Secret", name, secrets.get_opt(name)).await?
+        {
+            let version = secret.metadata.resource_version.unwrap_or_default();
+            held.insert(name.clone(), Held { version, data: secret.data.unwrap_or_default() });
+        }
+    }
+    Ok(gather(set, name, &archive.spec, &held))
+}
+
+fn no_archive(name: &str) -> ArchiveSeen {
+    ArchiveSeen::Missing {
+        reason: reasons::NO_ARCHIVE,
+        message: format!(
+            "there is no PgArchive {name} in this namespace, which spec.archive.ref names: create it, or correct the name"
+        ),
+    }
+}
+
+/// The keys of Secrets that an archive names, and the files that they become.
+fn wanted(archive: &PgArchiveSpec) -> impl Iterator<Item = (&'static str, &SecretKey)> {
+    let credentials = &archive.credentials;
+    [
+        Some((files::ACCESS_KEY_ID, &credentials.access_key_id)),
+        Some((files::SECRET_ACCESS_KEY, &credentials.secret_access_key)),
+        credentials.session_token.as_ref().map(|key| (files::SESSION_TOKEN, key)),
+        archive.ca.as_ref().map(|key| (files::CA, key)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Puts together what the agents get.
+pub fn gather(set: &Validated, name: &str, archive: &PgArchiveSpec, held: &BTreeMap<String, Held>) -> ArchiveSeen {
+    let missing = |message| ArchiveSeen::Missing { reason: reasons::NO_ARCHIVE_SECRET, message };
+    let access = serde_json::to_vec(&archive.access(&set.namespace, &set.name)).unwrap_or_default();
+    let mut gathered = BTreeMap::from([(files::ACCESS, access)]);
+    let mut versions = BTreeMap::new();
+    for (file, key) in wanted(archive) {
+        let Some(secret) = held.get(&key.name) else {
+            return missing(format!(
+                "there is no Secret {} in this namespace, which PgArchive {name} names: create it with the key {}",
+                key.name, key.key
+            ));
+        };
+        let Some(value) = secret.data.get(&key.key).filter(|v| !v.0.is_empty()) else {
+            return missing(format!(
+                "the Secret {} has no key {}, or an empty one, which PgArchive {name} names: add it, or correct the PgArchive",
+                key.name, key.key
+            ));
+        };
+        gathered.insert(file, value.0.clone());
+        versions.insert(file, (&key.name, &key.key, &secret.version));
+    }
+    let access = archive.access(&set.namespace, &set.name);
+    let fingerprint = crate::hash::fingerprint(&json!([access, versions]));
+    ArchiveSeen::There(ArchiveFiles { files: gathered, fingerprint })
+}
+
+/// The Secret that the agents mount.
+pub(super) fn secret(set: &Validated, archive: &ArchiveFiles) -> Object {
+    let name = names::archive(&set.name);
+    let mut metadata = set.owned(&name);
+    metadata.annotations = Some([(names::ANNOTATION_ARCHIVE.to_owned(), archive.fingerprint.clone())].into());
+    let data = archive.files.iter().map(|(file, bytes)| ((*file).to_owned(), ByteString(bytes.clone()))).collect();
+    let secret = Secret { metadata, type_: Some("Opaque".to_owned()), data: Some(data), ..Secret::default() };
+    Object::new(Kind::Secret, &name, &secret)
+}
+
+/// All of its files, so that a patch can take away those that are no longer wanted.
+pub(super) const FILES: [&str; 5] =
+    [files::ACCESS, files::ACCESS_KEY_ID, files::SECRET_ACCESS_KEY, files::SESSION_TOKEN, files::CA];

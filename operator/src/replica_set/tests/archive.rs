@@ -1,0 +1,106 @@
+use super::World;
+use crate::kinds::Kind;
+use crate::replica_set::archive::{ArchiveFiles, ArchiveSeen, Held, gather};
+use k8s_openapi::ByteString;
+use pgconvoy_crds::{MemberArchive, PgArchiveSpec};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn spec() -> PgArchiveSpec {
+    serde_json::from_value(json!({
+        "bucket": "backups",
+        "endpoint": "https://s3.example:9000",
+        "credentials": {
+            "accessKeyId": { "name": "s3", "key": "id" },
+            "secretAccessKey": { "name": "s3", "key": "secret" },
+        },
+    }))
+    .unwrap()
+}
+
+fn secrets(keys: &[&str], version: &str) -> BTreeMap<String, Held> {
+    let data = keys.iter().map(|k| ((*k).to_owned(), ByteString(format!("the {k}").into_bytes()))).collect();
+    BTreeMap::from([("s3".to_owned(), Held { version: version.to_owned(), data })])
+}
+
+fn there(world: &World, version: &str) -> ArchiveFiles {
+    match gather(&world.valid(), "s3", &spec(), &secrets(&["id", "secret"], version)) {
+        ArchiveSeen::There(files) => files,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let world = World::new(3);
+    let said = |secrets| match gather(&world.valid(), "s3", &spec(), &secrets) {
+        ArchiveSeen::Missing { reason, message } => (reason, message),
+        other => panic!("{other:?}"),
+    };
+    let (reason, message) = said(BTreeMap::new());
+    assert_eq!(reason, "NoArchiveSecret");
+    assert!(message.contains("no Secret s3 ") && message.contains("key id"), "{message}");
+    assert!(said(secrets(&["id"], "1")).1.contains("Secret s3 has no key secret"));
+}
+
+#[test]
+fn the_agents_get_one_secret_and_the_kubelets_are_told() {
+    let mut world = World::running(3);
+    let files = there(&world, "1");
+    assert!(!format!("{files:?}").contains("the secret"));
+    world.archive = ArchiveSeen::There(files.clone());
+    world.settle();
+    let secret = world.body(Kind::Secret, "orders-archive").clone();
+    let access: serde_json::Value =
+        serde_json::from_slice(&super::base64(secret["data"]["access.json"].as_str().unwrap())).unwrap();
+    assert_eq!((access["prefix"].as_str(), access["region"].as_str()), (Some("shop/orders"), Some("us-east-1")));
+    for n in 1..=3 {
+        let told = &world.body(Kind::Pod, &format!("orders-{n}"))["metadata"]["annotations"]["pgconvoy.dev/archive"];
+        assert_eq!(*told, files.fingerprint.as_str(), "without the pod being made anew");
+    }
+    assert!(world.restarts.is_empty());
+
+    // Another key.
+    let changed = there(&world, "2");
+    assert_ne!(changed.fingerprint, files.fingerprint);
+    world.archive = ArchiveSeen::There(changed.clone());
+    world.settle();
+    let told = world.body(Kind::Pod, "orders-1")["metadata"]["annotations"]["pgconvoy.dev/archive"].clone();
+    assert_eq!(told, changed.fingerprint.as_str());
+
+    // What is missing takes nothing away; that none is asked for does.
+    world.archive = ArchiveSeen::Missing { reason: "NoArchive", message: "it is gone".into() };
+    world.settle();
+    assert!(world.bodies.contains_key(&(Kind::Secret, "orders-archive".to_owned())));
+    assert_eq!(world.condition("Archiving"), ("False".into(), "NoArchive".into(), "it is gone".into()));
+    world.archive = ArchiveSeen::NotAsked;
+    world.settle();
+    assert!(!world.bodies.contains_key(&(Kind::Secret, "orders-archive".to_owned())));
+    assert!(world.set.status.as_ref().unwrap().conditions.iter().all(|c| c.type_ != "Archiving"));
+}
+
+#[test]
+fn the_condition_says_what_the_leader_says() {
+    let mut world = World::running(3);
+    world.archive = ArchiveSeen::There(there(&world, "1"));
+    world.settle();
+    assert_eq!(world.condition("Archiving").1, "ArchiveStarting");
+    let mut say = |reason: &str, message: Option<&str>| {
+        let states = &mut world.set.status.as_mut().unwrap().member_states;
+        let leader = states.iter_mut().find(|s| s.name == "orders-1").unwrap();
+        leader.archive = Some(MemberArchive {
+            reason: reason.into(),
+            message: message.map(str::to_owned),
+            ..MemberArchive::default()
+        });
+        world.settle();
+        world.condition("Archiving")
+    };
+    assert_eq!(say("Archiving", None).0, "True");
+    assert_eq!(
+        say("StoreUnreachable", Some("no connection")),
+        ("False".into(), "StoreUnreachable".into(), "no connection".into())
+    );
+    assert_eq!(say("FromALaterAgent", Some("?")).1, "ArchiveFailing");
+    assert_eq!(say("ArchiveBehind", Some("2 GiB")), ("True".into(), "ArchiveBehind".into(), "2 GiB".into()));
+}
