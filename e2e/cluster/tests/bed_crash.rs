@@ -31,7 +31,7 @@ fn abandoned_clusters_are_taken_away_and_no_others() {
     let id = std::process::id();
     let [left, half, other, next] = ["left", "half", "other", "next"].map(|n| format!("{n}{id}"));
     let [left, half, other] = [left, half, other].map(|n| Cluster::named(&n).unwrap());
-    build::all(left.store(), &Options::default().kubernetes).unwrap();
+    build::all(left.store(), &common::options().kubernetes).unwrap();
 
     // Two at once, which do not disturb each other.
     let (mut dies, mut lives) = (owner(), owner());
@@ -62,7 +62,7 @@ fn abandoned_clusters_are_taken_away_and_no_others() {
     assert!(!left.traces().unwrap().is_empty() && !half.traces().unwrap().is_empty(), "too early");
 
     // Whoever comes next clears up after them.
-    let cluster = Cluster::up(&next, &Options { nodes: 1, ..Options::default() }).unwrap();
+    let cluster = Cluster::up(&next, &Options { nodes: 1, ..common::options() }).unwrap();
     for gone in [&left, &half] {
         assert_eq!(gone.traces().unwrap(), Vec::<String>::new(), "{}", gone.name());
     }

@@ -15,7 +15,7 @@ const SILENT: Duration = Duration::from_secs(90);
 #[ignore = "brings up a cluster, as root: ./test runs it"]
 fn each_fault_acts_and_heals() {
     // Pods stay where they are: here it is about nodes.
-    let options = Options { toleration: Some(300), ..Options::impatient() };
+    let options = Options { toleration: Some(300), kubernetes: common::options().kubernetes, ..Options::impatient() };
     let cluster = Cluster::up(&format!("faults{}", std::process::id()), &options).unwrap();
     for node in ["n1", "n2", "n3"] {
         cluster.kubectl(&["create", "-f", "-"], &server(&format!("db-{node}"), node)).unwrap();

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{SOON, answers, eventually, node_ready, pod, ready, server};
-use pgconvoy_cluster::{Cluster, Options, mark};
+use pgconvoy_cluster::{Cluster, mark};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Instant;
@@ -45,7 +45,7 @@ fn namespaces() -> BTreeSet<String> {
 fn a_cluster_is_a_kubernetes_and_leaves_nothing() {
     let (network, before) = (own_network(), namespaces());
     let begin = Instant::now();
-    let cluster = Cluster::up(&format!("works{}", std::process::id()), &Options::default()).unwrap();
+    let cluster = Cluster::up(&format!("works{}", std::process::id()), &common::options()).unwrap();
     println!("measured: three nodes Ready after {:.1} s", begin.elapsed().as_secs_f64());
     assert_eq!(own_network(), network, "the machine's own network has changed");
 
@@ -198,7 +198,7 @@ fn a_client_reaches_it(cluster: &Cluster) {
 }
 
 fn what_is_wrong_is_said(cluster: &Cluster) {
-    let again = Cluster::up(cluster.name(), &Options::default()).unwrap_err().to_string();
+    let again = Cluster::up(cluster.name(), &common::options()).unwrap_err().to_string();
     assert!(again.contains("is up already"), "{again}");
     assert!(cluster.is_up(), "who was refused took it away");
     assert!(cluster.node(4).unwrap_err().to_string().contains("has nodes n1 to n3"));

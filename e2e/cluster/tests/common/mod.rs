@@ -7,11 +7,17 @@
     reason = "each test takes what it needs; to panic is how it fails"
 )]
 
-use pgconvoy_cluster::Cluster;
+use pgconvoy_cluster::{Cluster, Options};
 use std::time::{Duration, Instant};
 
 /// For what takes one start of something, on a loaded machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// The options of everybody, with the Kubernetes that the environment names in `KCLUSTER_KUBERNETES`, if it does.
+pub(crate) fn options() -> Options {
+    let default = Options::default();
+    Options { kubernetes: std::env::var("KCLUSTER_KUBERNETES").unwrap_or(default.kubernetes), ..default }
+}
 
 /// Looks five times a second until it is so; how long that took.
 #[track_caller]
