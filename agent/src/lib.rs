@@ -2,6 +2,7 @@
 //!
 //! [`pgconvoy_ha`] decides; everything here carries out or reports. `docs/architecture.md` has the picture.
 
+pub mod archive;
 mod bootstrap;
 pub mod clock;
 pub mod coordination;

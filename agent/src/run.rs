@@ -2,6 +2,7 @@
 
 mod effects;
 
+use crate::archive;
 use crate::coordination::{self, Clients, Events, TermClient};
 use crate::http::{self, Ready};
 use crate::peers::{self, Asked, Peers, Tls};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use effects::Hands;
 use pgconvoy_crds::MemberState;
 use pgconvoy_ha::{Activity, Core, Data, Event, Local, Output, Permission, Publication, Timing, Want, WantKind};
+use pgconvoy_terms::MemberName;
 use prometheus_client::registry::Registry;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub async fn run(identity: Identity) -> Result<()> {
     let mut registry = Registry::default();
     let metrics = coordination::Metrics::register(&mut registry);
     let peer_metrics = peers::Metrics::register(&mut registry);
+    let archive_metrics = archive::Metrics::register(&mut registry);
     let clients = Clients::connect().await?;
     let tls = Tls::load(&identity.paths.tls)?;
 
@@ -66,10 +69,13 @@ pub async fn run(identity: Identity) -> Result<()> {
     let (term_in, term) = watch::channel(false);
     let (driving, driver) = postgres::spawn(
         DriverConfig::new(identity.clone()),
-        postgres::Inputs { want, settings, addresses: addresses.clone() },
+        postgres::Inputs { want, settings: settings.clone(), addresses: addresses.clone() },
         postgres::Outputs { local: local_in, report: report_in, term: term_in },
     )?;
     tasks.push(("driver", driving));
+    let (archiving, archive) =
+        archive::spawn(identity.clone(), driver.clone(), settings, events.clone(), archive_metrics);
+    tasks.push(("archive", archiving));
 
     // The register, the Lease, what is published.
     let register = TermClient::new(clients.coordination.clone(), &identity, events.clone());
@@ -134,6 +140,8 @@ pub async fn run(identity: Identity) -> Result<()> {
         local: None,
         report,
         activity: String::new(),
+        archive,
+        me: identity.member.clone(),
         levels: Levels {
             want: want_in,
             lease: lease_wanted,
@@ -202,6 +210,8 @@ struct Agent {
     report: watch::Receiver<PostgresReport>,
     /// What was logged last.
     activity: String,
+    archive: archive::Handle,
+    me: MemberName,
     levels: Levels,
     stepped: Arc<AtomicU64>,
 }
@@ -236,6 +246,7 @@ impl Agent {
                     Event::Spec(watched.spec)
                 }
                 Ok(()) = self.report.changed() => Event::Tick,
+                Ok(()) = self.archive.said.changed() => Event::Tick,
                 Ok(()) = from.term.changed(), if !stopping => {
                     if !*from.term.borrow_and_update() {
                         continue;
@@ -277,7 +288,9 @@ impl Agent {
         let why = if output.ready { String::new() } else { describe(&output.activity) };
         set(&self.levels.ready, Ready { ready: output.ready, why });
         let report = self.report.borrow().clone();
-        let state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
+        let mut state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
+        set(&self.archive.role, archive::role(&self.me, &output.activity, self.local.as_ref(), self.core.record()));
+        state.archive = self.archive.said.borrow_and_update().clone();
         set(&self.levels.state, state);
         let activity = describe(&output.activity);
         if activity != self.activity {
@@ -295,8 +308,9 @@ impl Agent {
     }
 
     /// PostgreSQL is down and the pod, or its container, is to end.
-    async fn leave(&self, terminate: &mut tokio::signal::unix::Signal) -> Result<()> {
+    async fn leave(&mut self, terminate: &mut tokio::signal::unix::Signal) -> Result<()> {
         set(&self.levels.lease, false);
+        self.archive.drain().await;
         if let Err(why) = self.driver.release_container().await {
             tracing::warn!("the supervisor did not hear that it may end: {why}");
         }

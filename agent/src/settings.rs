@@ -45,6 +45,8 @@ pub struct Paths {
     pub tls: PathBuf,
     /// The application Secret.
     pub app: PathBuf,
+    /// What leads to the archive.
+    pub archive: PathBuf,
 }
 
 impl Default for Paths {
@@ -57,6 +59,7 @@ impl Default for Paths {
             run: pod::RUN.into(),
             tls: pod::TLS.into(),
             app: pod::APP.into(),
+            archive: pod::ARCHIVE.into(),
         }
     }
 }
@@ -72,6 +75,8 @@ pub struct PostgresSettings {
     pub initdb: pgconvoy_crds::InitDb,
     /// Members that may be cloned from or asked, roster included.
     pub roster: Vec<MemberName>,
+    /// Whether WAL is to be archived.
+    pub archive: bool,
     /// Generation of the spec.
     pub generation: i64,
     /// Memory limit of the `postgres` container in bytes, for sane defaults; `None` = unknown.

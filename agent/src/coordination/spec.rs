@@ -184,6 +184,7 @@ fn read(set: &str, set_uid: &str, object: &DynamicObject) -> Result<Watched, Str
             hba: postgresql.hba,
             initdb: spec.initdb(),
             roster,
+            archive: spec.archive.is_some(),
             generation: object.metadata.generation.unwrap_or(0),
             memory_limit: memory,
         },

@@ -6,6 +6,7 @@
 
 mod accept;
 mod apply;
+mod archive;
 mod configuration;
 mod disk;
 mod driver;
@@ -31,6 +32,7 @@ mod volume;
 pub use error::Error;
 
 pub(crate) use accept::initdb as initdb_options;
+pub(crate) use archive::Archivist;
 pub(crate) use disk::empty_directory;
 pub(crate) use server::{FILES, Postgres};
 pub(crate) use volume::Marker;

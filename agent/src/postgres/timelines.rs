@@ -42,6 +42,11 @@ fn files(pg_wal: &Path) -> Result<BTreeMap<u32, File>, Error> {
     Ok(found)
 }
 
+/// The history file of `timeline`, if it has one.
+pub(crate) fn read(pg_wal: &Path, timeline: TimelineId) -> Result<Option<Vec<u8>>, Error> {
+    disk::read(&path(pg_wal, timeline.0))
+}
+
 /// How `timeline` came to be. The first timeline, and one whose file is not there, have no ancestors.
 pub(crate) fn history(pg_wal: &Path, timeline: TimelineId) -> Result<History, Error> {
     match disk::read(&path(pg_wal, timeline.0))? {

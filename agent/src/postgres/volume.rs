@@ -242,6 +242,7 @@ mod tests {
             run: at("run"),
             tls: at("tls"),
             app: at("app"),
+            archive: at("archive"),
         };
         (dir, paths)
     }

@@ -189,6 +189,7 @@ impl Set {
             run: at("run"),
             tls: at("tls"),
             app: at("app"),
+            archive: at("archive"),
         };
         let identity = Identity {
             member: name.clone(),

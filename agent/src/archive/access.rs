@@ -1,0 +1,89 @@
+//! What leads to the archive, as the operator hands it to the agent: files of a Secret, which come, change and go.
+
+use pgconvoy_archive::store::{Config, Credentials, Keys};
+use pgconvoy_crds::{ArchiveAccess, pod::archive as files};
+use std::{fmt, fs, io, path::Path, time::Duration};
+
+/// What leads to the archive.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Access {
+    /// Bucket, prefix, …
+    pub(crate) place: ArchiveAccess,
+    keys: Keys,
+    ca: Option<Vec<u8>>,
+}
+
+// It holds secrets.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Access({:?}, {:?})", self.place, self.keys)
+    }
+}
+
+/// How often the files are looked at. They lie in memory. Too long: changed keys are taken up late.
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
+
+impl Access {
+    /// Reads it; none: there is no archive. What cannot be understood, or is only half there, is a sentence.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, String> {
+        let Some(place) = file(dir, files::ACCESS)? else { return Ok(None) };
+        let place: ArchiveAccess = serde_json::from_slice(&place)
+            .map_err(|e| format!("{} is not understood by this agent: {e}", dir.join(files::ACCESS).display()))?;
+        let text = |name: &str| match file(dir, name)? {
+            // Secrets made with `echo` end in a line break, which is none of theirs.
+            Some(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(_) => Err(format!("{} is no text", dir.join(name).display())),
+            },
+            None => Ok(None),
+        };
+        let needed = |name: &str| text(name)?.ok_or_else(|| format!("{} is missing", dir.join(name).display()));
+        let (id, secret) = (needed(files::ACCESS_KEY_ID)?, needed(files::SECRET_ACCESS_KEY)?);
+        let keys = Keys::new(id, secret, text(files::SESSION_TOKEN)?);
+        Ok(Some(Self { place, keys, ca: file(dir, files::CA)? }))
+    }
+
+    /// For the store's client.
+    pub(crate) fn config(&self) -> Config {
+        let place = &self.place;
+        Config {
+            prefix: place.prefix.clone(),
+            endpoint: place.endpoint.clone(),
+            path_style: place.path_style,
+            ca: self.ca.clone(),
+            ..Config::new(&place.bucket, &place.region, Credentials::keys(self.keys.clone()))
+        }
+    }
+}
+
+fn file(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, String> {
+    let path = dir.join(name);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("{} cannot be read: {e}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_become_a_configuration_and_secrets_are_not_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        assert_eq!(Access::read(dir.path()).unwrap(), None);
+        put(files::ACCESS, r#"{"bucket":"b","prefix":"n/s","region":"r","maxDelaySeconds":1}"#);
+        put(files::ACCESS_KEY_ID, "id\n");
+        assert!(Access::read(dir.path()).unwrap_err().contains("secret-access-key is missing"));
+        put(files::SECRET_ACCESS_KEY, "geheim\n");
+        let access = Access::read(dir.path()).unwrap().unwrap();
+        assert_eq!(access.keys, Keys::new("id", "geheim", None));
+        assert!(!format!("{access:?}").contains("geheim"));
+        let config = access.config();
+        assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.path_style), ("b", "n/s", false));
+        put(files::ACCESS, "{}");
+        assert!(Access::read(dir.path()).unwrap_err().contains("not understood"));
+    }
+}
