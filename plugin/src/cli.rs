@@ -93,6 +93,9 @@ pub(crate) struct LogsArgs {
     /// Only lines younger than this, like 10m or 2h
     #[arg(long, value_name = "DURATION", value_parser = age)]
     pub(crate) since: Option<i64>,
+    /// Lines as they were written, for programs: JSON, without the member's name in front
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// What the containers said before their last restart
     #[arg(long, short, conflicts_with = "follow")]
     pub(crate) previous: bool,

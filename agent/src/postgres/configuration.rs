@@ -140,7 +140,6 @@ fn defaults(frame: &Frame<'_>, user: &Accepted) -> Vec<(&'static str, String)> {
         ("wal_sender_timeout", "5s".into()),
         ("wal_receiver_status_interval", "1s".into()),
         ("synchronous_commit", "on".into()),
-        ("log_line_prefix", "%m [%p] %q%u@%d %h ".into()),
         ("log_checkpoints", "on".into()),
         ("log_timezone", "UTC".into()),
         ("track_io_timing", "on".into()),
@@ -188,6 +187,8 @@ fn owned(frame: &Frame<'_>, role: &Role) -> Vec<(&'static str, String)> {
         ("archive_mode", "off".into()),
         ("log_destination", "stderr".into()),
         ("logging_collector", "off".into()),
+        // The supervisor reads it back.
+        ("log_line_prefix", pgconvoy_supervisor::log_line::PREFIX.into()),
         ("synchronous_standby_names", role.acknowledge.clone()),
     ];
     if frame.major >= 17 {

@@ -48,16 +48,18 @@ pub(crate) struct Pipes {
 pub(crate) struct Launcher {
     /// The reading end of a pipe that nobody writes to: an empty standard input that needs no `/dev/null`.
     empty: OwnedFd,
+    /// Takes what PostgreSQL writes.
+    log: OwnedFd,
 }
 
 impl Launcher {
-    pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { empty: pipe2(OFlag::O_CLOEXEC)?.0 })
+    pub(crate) fn new(log: OwnedFd) -> Result<Self, Errno> {
+        Ok(Self { empty: pipe2(OFlag::O_CLOEXEC)?.0, log })
     }
 
-    /// Starts a program whose output goes where the supervisor's goes.
+    /// Starts a program whose output goes into the log.
     pub(crate) fn start(&self, program: &Program) -> Result<(Pid, Launch), Errno> {
-        self.fork(program, None, None)
+        self.fork(program, None, (&self.log, &self.log))
     }
 
     /// Starts a program whose output comes back through pipes.
@@ -69,7 +71,7 @@ impl Launcher {
         }
         // A file in memory, not a pipe: a pipe may be as small as a page, and whoever fills it would wait.
         let stdin = stdin.map(in_memory).transpose()?;
-        let (pid, launch) = self.fork(program, stdin.as_ref(), Some((&out_end, &err_end)))?;
+        let (pid, launch) = self.fork(program, stdin.as_ref(), (&out_end, &err_end))?;
         Ok((pid, launch, Pipes { out, err }))
     }
 
@@ -77,14 +79,14 @@ impl Launcher {
         &self,
         program: &Program,
         stdin: Option<&OwnedFd>,
-        output: Option<(&OwnedFd, &OwnedFd)>,
+        output: (&OwnedFd, &OwnedFd),
     ) -> Result<(Pid, Launch), Errno> {
         let image = image(program, std::env::vars_os()).ok_or(Errno::EINVAL)?;
         let (report, report_end) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let descriptors = Descriptors {
             stdin: stdin.unwrap_or(&self.empty).as_fd(),
-            output: output.map(|(out, err)| (out.as_fd(), err.as_fd())),
+            output: (output.0.as_fd(), output.1.as_fd()),
             report: report_end.as_fd(),
         };
         let pid = sys::spawn(&image, &descriptors)?;

@@ -10,4 +10,5 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod log_line;
 pub mod protocol;

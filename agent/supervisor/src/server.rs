@@ -28,7 +28,7 @@ use std::{
     fs,
     io::ErrorKind,
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{fs::FileTypeExt, net::UnixListener},
     },
     path::Path,
@@ -112,11 +112,12 @@ impl Server {
         signals: SignalFd,
         listener: UnixListener,
         stop_timeout: Duration,
+        log: OwnedFd,
     ) -> Result<Self, Errno> {
         Ok(Self {
             namespace,
             deadman,
-            launcher: Launcher::new()?,
+            launcher: Launcher::new(log)?,
             started: Boottime::now(),
             stop_timeout,
             postgres: None,

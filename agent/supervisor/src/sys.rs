@@ -84,8 +84,8 @@ pub(crate) struct Image {
 pub(crate) struct Descriptors<'a> {
     /// Standard input.
     pub(crate) stdin: BorrowedFd<'a>,
-    /// Standard output and standard error; without, those of the supervisor.
-    pub(crate) output: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// Standard output and standard error.
+    pub(crate) output: (BorrowedFd<'a>, BorrowedFd<'a>),
     /// Takes a report if the program cannot be executed, and closes if it was. Close-on-exec.
     pub(crate) report: BorrowedFd<'a>,
 }
@@ -102,7 +102,7 @@ pub(crate) fn spawn(image: &Image, descriptors: &Descriptors<'_>) -> Result<Pid,
         |list: &[CString]| -> Vec<*const c_char> { list.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect() };
     let (candidates, args, env) = (pointers(&image.candidates), pointers(&image.args), pointers(&image.env));
     let stdin = descriptors.stdin.as_raw_fd();
-    let output = descriptors.output.map(|(out, err)| (out.as_raw_fd(), err.as_raw_fd()));
+    let output = (descriptors.output.0.as_raw_fd(), descriptors.output.1.as_raw_fd());
     let report = descriptors.report.as_raw_fd();
     let paths = Paths { cwd: image.cwd.as_ptr(), lock: image.lock.as_ref().map_or(ptr::null(), |l| l.as_ptr()) };
 
@@ -141,18 +141,14 @@ unsafe fn child(
     env: &[*const c_char],
     paths: &Paths,
     stdin: c_int,
-    output: Option<(c_int, c_int)>,
+    output: (c_int, c_int),
     report: c_int,
 ) -> ! {
     // SAFETY: plain system calls with valid descriptors and the pointers that the caller vouches for; `empty` is
     // written by sigemptyset before it is read; the signal handlers are set to the default action.
     unsafe {
         libc::setpgid(0, 0);
-        let mut wired = libc::dup2(stdin, 0) >= 0;
-        if let Some((out, err)) = output {
-            wired &= libc::dup2(out, 1) >= 0 && libc::dup2(err, 2) >= 0;
-        }
-        if !wired {
+        if libc::dup2(stdin, 0) < 0 || libc::dup2(output.0, 1) < 0 || libc::dup2(output.1, 2) < 0 {
             fail(report, STAGE_SETUP, Errno::last_raw());
         }
         // All are close-on-exec. But a child that hangs before it executes would hold them open: a client's connection

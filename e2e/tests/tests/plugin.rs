@@ -130,11 +130,15 @@ fn heard(ask: &dyn Fn(&[&str], &str) -> Said) {
     let all = ask(&["logs", "shown"], "");
     assert_eq!(all.code, 0, "{}", all.err);
     for part in
-        ["[shown-1] ", "[shown-2] ", "[shown-3] ", " INFO  making a new database", "database system is ready to accept"]
+        ["[shown-1] ", "[shown-2] ", "[shown-3] ", " INFO  making a new database", "]: database system is ready to accept"]
     {
         assert!(all.out.contains(part), "no {part:?} in\n{}", all.out);
     }
     assert!(!all.out.contains("{\"timestamp\""), "JSON was left as it is");
+    let raw = ask(&["logs", "shown", "--raw"], "").out;
+    for line in raw.lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok_and(|l| l["message"].is_string()), "not as it was: {line}");
+    }
     // Merged by time: what the agents say of themselves is in order, whosever it is.
     let agents = ask(&["logs", "shown", "--agent", "--member", "1", "--member", "2"], "").out;
     let times: Vec<&str> = agents.lines().filter_map(|l| l.get(10..33)).filter(|t| t.starts_with("20")).collect();

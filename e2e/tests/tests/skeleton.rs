@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
 use pgconvoy_e2e::{Client, Door, Namespace, OPERATOR_NAMESPACE, Set, eventually, with_operator};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -254,6 +255,40 @@ fn a_deleted_leader_pod_loses_no_acknowledged_write() {
     let tally = client.stop_writing().unwrap();
     assert_eq!(tally.lost, 0, "{tally:?}");
     println!("measured: leader pod deleted: {} acknowledged, {} refused, 0 lost", tally.acknowledged, tally.failed);
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn all_logs_are_json_and_postgres_errors_keep_their_level() {
+    let namespace = with_operator("logs").unwrap();
+    let set = namespace.example("single.yaml", "single").unwrap();
+    set.ready(1, SOON).unwrap();
+    let client = Client::start(&set).unwrap();
+    let refused = client.try_sql(Door::Writes, "select *\nfrom there_is_no_such_table").unwrap();
+    assert!(!refused.ok);
+    let lines = |container: &str| {
+        let text = namespace.kubectl(&["logs", "single-1", "-c", container], "").unwrap();
+        let parse = |l: &str| serde_json::from_str::<Value>(l).unwrap_or_else(|e| panic!("{e}: {l}"));
+        text.lines().map(parse).collect::<Vec<_>>()
+    };
+    let error = eventually("the error in the log", SOON, || {
+        let log = lines("postgres").into_iter();
+        Ok(log.into_iter().find(|l| l["state_code"] == "42P01"))
+    })
+    .unwrap();
+    assert_eq!(error["level"], "ERROR");
+    assert_eq!(error["message"], "relation \"there_is_no_such_table\" does not exist at character 15");
+    assert_eq!(error["statement"], "select *\nfrom there_is_no_such_table");
+    assert_eq!((&error["user"], &error["dbname"]), (&Value::from("app"), &Value::from("app")));
+    assert_eq!((&error["application_name"], &error["backend_type"]), (&"psql".into(), &"client backend".into()));
+    let ready = lines("postgres").into_iter().find(|l| l["message"] == "database system is ready to accept connections");
+    assert_eq!(ready.unwrap()["error_severity"], "LOG");
+    // Whoever speaks, the same keys and words.
+    let levels = ["DEBUG", "INFO", "WARN", "ERROR"];
+    for line in [lines("postgres"), lines("agent")].concat() {
+        let level = line["level"].as_str().unwrap_or_default();
+        assert!(levels.contains(&level) && line["timestamp"].is_string() && line["message"].is_string(), "{line}");
+    }
 }
 
 #[test]

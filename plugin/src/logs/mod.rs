@@ -38,7 +38,7 @@ pub(crate) async fn run(access: &Access, args: &LogsArgs) -> Result<ExitCode, Pr
         return Err(Problem::NoPods { set: args.set.clone() });
     }
     let wanted = Wanted { follow: args.follow, previous: args.previous, tail: args.tail, since: args.since };
-    let mut merge = Merge::new(Api::namespaced(access.client.clone(), &access.namespace), wanted);
+    let mut merge = Merge::new(Api::namespaced(access.client.clone(), &access.namespace), wanted, args.raw);
     keys.into_iter().for_each(|key| merge.open(key));
     if args.follow { merge.follow(&wish, watch(access, &args.set)).await } else { merge.finish().await }
 }
@@ -85,6 +85,8 @@ struct Open {
 struct Merge {
     pods: Api<Pod>,
     wanted: Wanted,
+    /// Lines as they are.
+    raw: bool,
     open: Vec<Open>,
     readers: JoinSet<End>,
     /// Where logs that were read before ended.
@@ -95,10 +97,10 @@ struct Merge {
 }
 
 impl Merge {
-    fn new(pods: Api<Pod>, wanted: Wanted) -> Self {
+    fn new(pods: Api<Pod>, wanted: Wanted, raw: bool) -> Self {
         let out = std::io::BufWriter::new(std::io::stdout());
         let bell = Arc::new(Notify::new());
-        Self { pods, wanted, open: vec![], readers: JoinSet::new(), last: BTreeMap::new(), bell, out, shown: 0 }
+        Self { pods, wanted, raw, open: vec![], readers: JoinSet::new(), last: BTreeMap::new(), bell, out, shown: 0 }
     }
 
     fn open(&mut self, key: Key) {
@@ -142,7 +144,7 @@ impl Merge {
                 Choice::Show(which) => {
                     let Some(stream) = self.open.get_mut(which) else { continue };
                     let Some(line) = stream.next.take() else { continue };
-                    let text = line::readable(&stream.key.member, stream.key.source, &line.text);
+                    let text = if self.raw { line.text } else { line::readable(&stream.key.member, &line.text) };
                     writeln!(self.out, "{text}").map_err(Problem::Print)?;
                     self.shown += 1;
                 }

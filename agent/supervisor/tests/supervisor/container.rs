@@ -68,6 +68,8 @@ enum Share {
 pub(crate) struct Container {
     pub(crate) dir: TempDir,
     unshare: Child,
+    /// A log that is not read.
+    _unread: Option<std::io::PipeReader>,
     _share: Share,
 }
 
@@ -90,6 +92,18 @@ impl Container {
         Some(Self::launch(dir, command, false))
     }
 
+    /// Whose log goes into a pipe that nobody reads.
+    pub(crate) fn unread() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(namespaces()?).args(["--mount-proc", SUPERVISOR, "--socket"]).arg(dir.path().join("socket"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let mut container = Self::started(dir, command, false);
+        container._unread = Some(reader);
+        Some(container)
+    }
+
     /// With no other test beside it: for those that measure.
     pub(crate) fn alone(supervisor: &Path) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
@@ -101,13 +115,20 @@ impl Container {
 
     /// Starts `command`, which ends in a supervisor that makes `socket` and logs into `log` in `dir`.
     pub(crate) fn launch(dir: TempDir, mut command: Command, alone: bool) -> Self {
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        Self::started(dir, command, alone)
+    }
+
+    fn started(dir: TempDir, mut command: Command, alone: bool) -> Self {
         let share = match alone {
             false => Share::Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)),
             true => Share::All(MACHINE.write().unwrap_or_else(PoisonError::into_inner)),
         };
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let unshare = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let mut container = Self { dir, unshare, _share: share };
+        let unshare = command.stdin(Stdio::null()).spawn().unwrap();
+        // The command holds the writing ends of a log that nobody reads.
+        drop(command);
+        let mut container = Self { dir, unshare, _unread: None, _share: share };
         wait_for("the supervisor's socket", || {
             if let Some(status) = container.unshare.try_wait().unwrap() {
                 panic!("the supervisor ended with {status}: {}", container.log());
@@ -126,7 +147,8 @@ impl Container {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap()
+        // A container whose log is not read has none.
+        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     pub(crate) fn client(&self) -> Client {

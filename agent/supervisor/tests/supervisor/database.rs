@@ -66,12 +66,17 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(container: &Container) -> io::Result<Self> {
+        Self::named(container, "postgres")
+    }
+
+    /// As this user.
+    pub(crate) fn named(container: &Container, user: &str) -> io::Result<Self> {
         let stream = UnixStream::connect(container.path(".s.PGSQL.5432"))?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         let reader = BufReader::new(stream.try_clone()?);
         let mut session = Self { stream, reader };
-        let body = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-        session.send(&[], body)?;
+        let body = [b"\0\x03\0\0user\0", user.as_bytes(), b"\0database\0postgres\0\0"].concat();
+        session.send(&[], &body)?;
         session.answer()?;
         Ok(session)
     }

@@ -173,7 +173,7 @@ fn freeze(container: &Container) -> Option<Vec<i32>> {
     let tasks = tasks.map(|t| t.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap());
     let name = |tid: &i32| fs::read_to_string(format!("/proc/{supervisor}/task/{tid}/comm")).unwrap();
     let (timer, others): (Vec<i32>, Vec<i32>) = tasks.partition(|tid| name(tid).trim() == "dead-man");
-    assert_eq!((timer.len(), others.len()), (1, 2), "the timer; the server and the log");
+    assert_eq!((timer.len(), others.len()), (1, 3), "the timer; the server, its log and PostgreSQL's");
     for tid in others.iter().map(|tid| Pid::from_raw(*tid)) {
         match ptrace::seize(tid, ptrace::Options::empty()) {
             Err(Errno::EPERM) => {

@@ -10,6 +10,7 @@ mod container;
 mod database;
 mod fencing;
 mod figures;
+mod log;
 mod processes;
 mod socket;
 mod static_binary;

@@ -35,7 +35,7 @@ fn hello_agrees_on_the_lower_version() {
     assert_eq!(version, 1);
     let status = client.status();
     assert_eq!((status.postgres, status.epoch, status.permit, status.stopping), (None, None, None, false));
-    assert!(container.log().contains("\"msg\":\"the supervisor is ready\""), "{}", container.log());
+    assert!(container.log().contains("\"message\":\"the supervisor is ready\""), "{}", container.log());
 }
 
 #[test]
