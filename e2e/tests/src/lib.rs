@@ -8,6 +8,7 @@
 //! What the objects, events and logs of a failed test's namespace said lies below `PGCONVOY_LOGS` afterwards (default: a
 //! directory in the system's temporary one); with `PGCONVOY_KEEP` set the namespace itself is kept, too.
 
+mod bucket;
 mod client;
 mod evidence;
 mod load;
@@ -16,6 +17,7 @@ mod spec;
 mod stepping;
 mod volumes;
 
+pub use bucket::{Bucket, documented};
 pub use client::{Client, Door, Outside, Tally};
 pub use set::Set;
 pub use stepping::{Stepping, step};
