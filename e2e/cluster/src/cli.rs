@@ -2,7 +2,10 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use pgconvoy_cluster::{Cluster, Component, End, NodeService, Options, Owner, ProxyMode, bench, build, node, pack};
+use pgconvoy_cluster::{
+    Bench, Cluster, Component, End, NodeService, Options, Owner, ProxyMode, bench, build, node, pack,
+};
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -21,12 +24,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make what is missing: programs, images; or a tool (versitygw, helm, kubeconform), whose path is printed
+    /// Make what is missing: programs, images; or a tool (versitygw, helm, kubeconform, or csi for what `up --csi` runs),
+    /// whose path is printed
     Build {
         /// The tools; none: what a cluster needs
         tools: Vec<String>,
         /// Which Kubernetes
-        #[arg(long, default_value = build::VERSIONS[0])]
+        #[arg(long, env = "KCLUSTER_KUBERNETES", default_value = build::VERSIONS[0])]
         kubernetes: String,
     },
     /// Bring the cluster up, and build what is missing before
@@ -121,7 +125,8 @@ enum Verb {
     /// Let it go on
     Thaw(Target),
     /// End a component at once: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, coredns,
-    /// local-path-provisioner, which stay down; or, with a node, containerd, kubelet, kube-proxy, which start again
+    /// local-path-provisioner, which stay down (with --csi also csi-disk, csi-provisioner, csi-attacher, csi-resizer,
+    /// csi-snapshotter, snapshot-controller); or, with a node, containerd, kubelet, kube-proxy, csi-disk, which start again
     Kill { component: String, node: Option<String> },
     /// Keep a node's containerd, kubelet or kube-proxy down
     Stop { component: String, node: String },
@@ -143,6 +148,12 @@ enum Verb {
     Bench {
         #[arg(long, default_value_t = 3)]
         runs: u32,
+        /// Also build with nothing cached, in a place of its own that is removed afterwards: ten minutes and more, 10 GB of disk
+        #[arg(long)]
+        cold: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         knobs: Knobs,
     },
@@ -170,8 +181,8 @@ struct Knobs {
     /// How many nodes, 1 to 9 (3)
     #[arg(long)]
     nodes: Option<u8>,
-    /// Which Kubernetes
-    #[arg(long)]
+    /// Which Kubernetes: 1.36 or 1.34 (1.36)
+    #[arg(long, env = "KCLUSTER_KUBERNETES")]
     kubernetes: Option<String>,
     /// How kube-proxy does it (iptables)
     #[arg(long)]
@@ -197,6 +208,9 @@ struct Knobs {
     /// A disk of this size for each node's volumes, e.g. 2G, so that it can be full
     #[arg(long)]
     node_disk: Option<String>,
+    /// Also a CSI driver, whose volumes (StorageClass csi-disk) are attached, grow, and have snapshots
+    #[arg(long)]
+    csi: bool,
     /// How much the components log (2)
     #[arg(long = "v")]
     verbosity: Option<u8>,
@@ -223,6 +237,7 @@ impl Knobs {
             crash_backoff: self.crash_backoff.unwrap_or(old.crash_backoff),
             etcd_fsync: self.etcd_fsync || old.etcd_fsync,
             node_disk: self.node_disk.unwrap_or(old.node_disk),
+            csi: self.csi || old.csi,
             verbosity: self.verbosity.unwrap_or(old.verbosity),
             owner: old.owner,
         }
@@ -261,7 +276,9 @@ impl Verb {
             }
             Verb::Build { tools, .. } => {
                 for name in tools {
-                    println!("{}", build::tool(cluster.store(), &name)?.display());
+                    let built =
+                        if name == "csi" { build::csi(cluster.store())? } else { build::tool(cluster.store(), &name)? };
+                    println!("{}", built.display());
                 }
             }
             Verb::Up(up) => {
@@ -275,6 +292,9 @@ impl Verb {
                 ensure!(!cluster.is_up(), "cluster {} is up already: kcluster down takes it away", cluster.name());
                 if !up.no_build {
                     build::all(cluster.store(), &options.kubernetes)?;
+                    if options.csi {
+                        build::csi(cluster.store())?;
+                    }
                 }
                 cluster.bring_up(&options)?;
             }
@@ -351,7 +371,9 @@ impl Verb {
             }
             Verb::Logs { component, follow, lines } => return logs(cluster, component.as_deref(), follow, lines),
             Verb::Rss => rss(cluster)?,
-            Verb::Bench { runs, knobs } => bench(cluster.name(), runs, &knobs.over(Options::default()))?,
+            Verb::Bench { runs, cold, json, knobs } => {
+                bench(cluster.name(), Bench { runs, cold, json }, &knobs.over(Options::default()))?;
+            }
             Verb::NodeInit { .. } | Verb::Unpack { .. } => bail!("that is for the inside of nodes"),
         }
         Ok(ExitCode::SUCCESS)
@@ -392,8 +414,13 @@ fn part<'a>(name: &str, node: Option<&'a str>) -> anyhow::Result<Part<'a>> {
         (Some(_), _, Some(node)) => bail!("{name} is not on {node}: it is a component of the control plane"),
         (_, Some(_), None) => bail!("which node's {name}? e.g. kcluster kill {name} n1"),
         _ => {
-            let all = Component::ALL.map(Component::name).into_iter().chain(NodeService::ALL.map(NodeService::name));
-            bail!("there is no component {name}; there is {}", all.collect::<Vec<_>>().join(", "))
+            // One of them is both.
+            let all: BTreeSet<_> = Component::ALL
+                .map(Component::name)
+                .into_iter()
+                .chain(NodeService::ALL.map(NodeService::name))
+                .collect();
+            bail!("there is no component {name}; there is {}", all.into_iter().collect::<Vec<_>>().join(", "))
         }
     }
 }
@@ -406,9 +433,11 @@ fn logs(cluster: &Cluster, component: Option<&str>, follow: bool, lines: u32) ->
     let files: Vec<_> = match component {
         Some(name) => vec![path(name)],
         None => {
-            let nodes = cluster.nodes()?;
-            let services = nodes.iter().flat_map(|n| NodeService::ALL.map(|s| format!("{}/{}", n.name(), s.name())));
-            Component::ALL.map(|c| c.name().to_owned()).into_iter().chain(services).map(|name| path(&name)).collect()
+            let (nodes, options) = (cluster.nodes()?, cluster.options()?);
+            let services =
+                |node: String| NodeService::of(&options).map(|s| format!("{node}/{}", s.name())).collect::<Vec<_>>();
+            let services = nodes.iter().flat_map(|n| services(n.name()));
+            Component::of(&options).map(|c| c.name().to_owned()).chain(services).map(|name| path(&name)).collect()
         }
     };
     for file in &files {
@@ -451,9 +480,9 @@ mod tests {
 
     #[test]
     fn what_is_not_given_stays() {
-        let cli = Cli::try_parse_from(["kcluster", "up", "--node-grace", "20s"]).unwrap();
+        let cli = Cli::try_parse_from(["kcluster", "up", "--node-grace", "20s", "--kubernetes", "1.34"]).unwrap();
         let Verb::Up(up) = cli.verb else { panic!("{:?}", cli.verb) };
-        let old = Options { nodes: 5, ..Options::default() };
+        let old = Options { nodes: 5, kubernetes: "1.34".to_owned(), ..Options::default() };
         assert_eq!(up.knobs.over(old.clone()), Options { node_grace: "20s".to_owned(), ..old });
     }
 

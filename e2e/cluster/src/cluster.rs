@@ -3,7 +3,7 @@
 use crate::control::{self, Component};
 use crate::node::{Node, Place, group};
 use crate::options::{Options, Owner};
-use crate::{Cgroups, Output, Store, build, down, files, host, mark, net, pki, run};
+use crate::{Cgroups, Output, Store, build, csi, down, files, host, mark, net, pki, run};
 use anyhow::{Context, anyhow, bail, ensure};
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -63,6 +63,9 @@ impl Cluster {
     pub fn up(name: &str, options: &Options) -> anyhow::Result<Self> {
         let mut cluster = Self::named(name)?;
         build::all(&cluster.store, &options.kubernetes)?;
+        if options.csi {
+            build::csi(&cluster.store)?;
+        }
         let options = Options { owner: Owner::of(std::process::id()), ..options.clone() };
         // One that is up already is somebody's.
         cluster.refuse_second()?;
@@ -133,6 +136,7 @@ impl Cluster {
         options.check()?;
         host::check(&host::Machine::look(&self.store), host::For::Cluster)?;
         let bin = build::built(&self.store, &options.kubernetes)?;
+        let csi_programs = if options.csi { Some(build::csi_built(&self.store)?) } else { None };
         self.store.folder("clusters")?;
         let lock = self.store.lock(&format!("clusters/{}.lock", self.name))?;
         lock.lock().context("cannot wait for another one who brings it up or takes it away")?;
@@ -145,7 +149,13 @@ impl Cluster {
         self.enter_phase(phase::RISING)?;
         control::write(&self.state.join("options.json"), &serde_json::to_string_pretty(options)?)?;
         control::write(&self.state.join("bin"), &bin.display().to_string())?;
-        drop(File::open(&bin).and_then(|f| f.set_modified(std::time::SystemTime::now())));
+        if let Some(programs) = &csi_programs {
+            control::write(&self.state.join(csi::PROGRAMS), &programs.display().to_string())?;
+            fs::create_dir_all(self.state.join(csi::VOLUMES)).context("cannot make the directory of volumes")?;
+        }
+        for used in std::iter::once(&bin).chain(&csi_programs) {
+            drop(File::open(used).and_then(|f| f.set_modified(std::time::SystemTime::now())));
+        }
         // Its own copy: nodes that start later must not depend on what Cargo does meanwhile.
         let program = self.state.join("kcluster");
         drop(fs::remove_file(&program));
@@ -177,12 +187,13 @@ impl Cluster {
             // What ended without us lost its power, and comes back.
             (Ok(phase::UP | phase::KEPT), Some(old)) if !abandoned => {
                 ensure!(
-                    old.nodes == options.nodes && old.kubernetes == options.kubernetes,
-                    "cluster {} was kept with {} nodes and Kubernetes {}, and can only come back like that; kcluster down \
-                     takes it away for good",
+                    old.nodes == options.nodes && old.kubernetes == options.kubernetes && old.csi == options.csi,
+                    "cluster {} was kept with {} nodes, Kubernetes {} and {} CSI driver, and can only come back like that; \
+                     kcluster down takes it away for good",
                     self.name,
                     old.nodes,
-                    old.kubernetes
+                    old.kubernetes,
+                    if old.csi { "a" } else { "no" }
                 );
                 down::take(self, true)
             }
@@ -210,6 +221,9 @@ impl Cluster {
         for component in [Component::CoreDns, Component::LocalPathProvisioner] {
             component.start(&self.state, bin, options)?;
         }
+        if options.csi {
+            self.start_csi(options, bin)?;
+        }
         // One by one: of several that are missing, kubectl says that they are, and ends.
         let names: Vec<_> = (1..=options.nodes).map(|n| format!("node/n{n}")).collect();
         for wanted in ["create", "condition=Ready"] {
@@ -222,12 +236,21 @@ impl Cluster {
         }
         // Without it pods are refused.
         self.kubectl(&["wait", "--for=create", "--timeout=60s", "serviceaccount/default"], "")?;
-        for component in Component::ALL {
+        for component in Component::of(options) {
             let log = self.log(component.name());
             ensure!(component.runs(&self.state), "{} ended:\n{}", component.name(), build::tail(&log, 5));
         }
         build::say(&format!("{} nodes Ready after {}", options.nodes, since()));
         Ok(())
+    }
+
+    /// The CSI driver and its sidecars, once the API server knows of snapshots.
+    fn start_csi(&self, options: &Options, bin: &Path) -> anyhow::Result<()> {
+        let crds = csi::programs(&self.state)?.join("crds").display().to_string();
+        self.kubectl(&["apply", "--server-side", "-f", &crds], "")?;
+        // It takes a moment until they are served.
+        self.kubectl_again(&["apply", "-f", "-"], files::CSI, Duration::from_secs(30))?;
+        Component::of(options).filter(|c| c.is_csi()).try_for_each(|c| c.start(&self.state, bin, options))
     }
 
     fn wait_for_api(&self, within: Duration) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The components of the control plane, all in its network namespace.
 
 use crate::options::Options;
-use crate::{files, mark, net};
+use crate::{csi, files, mark, net};
 use anyhow::{Context, bail, ensure};
 use std::fs::{self, File};
 use std::path::Path;
@@ -23,18 +23,48 @@ pub enum Component {
     CoreDns,
     /// What makes volumes.
     LocalPathProvisioner,
+    /// The part of the CSI driver that is not on nodes, and what carries Kubernetes' wishes to it; with [`Options::csi`].
+    CsiDisk,
+    /// Makes its volumes.
+    CsiProvisioner,
+    /// Attaches them to nodes.
+    CsiAttacher,
+    /// Makes them larger.
+    CsiResizer,
+    /// Makes snapshots of them.
+    CsiSnapshotter,
+    /// Binds snapshots to what users ask for.
+    SnapshotController,
 }
 
 impl Component {
     /// All of them, in the order in which they start.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::Etcd,
         Self::ApiServer,
         Self::ControllerManager,
         Self::Scheduler,
         Self::CoreDns,
         Self::LocalPathProvisioner,
+        Self::CsiDisk,
+        Self::CsiProvisioner,
+        Self::CsiAttacher,
+        Self::CsiResizer,
+        Self::CsiSnapshotter,
+        Self::SnapshotController,
     ];
+
+    /// Those that a cluster with these options has, in the order in which they start.
+    pub fn of(options: &Options) -> impl Iterator<Item = Self> {
+        let csi = options.csi;
+        Self::ALL.into_iter().filter(move |component| csi || !component.is_csi())
+    }
+
+    /// Whether it is there with [`Options::csi`] only.
+    pub(crate) const fn is_csi(self) -> bool {
+        use Component::{CsiAttacher, CsiDisk, CsiProvisioner, CsiResizer, CsiSnapshotter, SnapshotController};
+        matches!(self, CsiDisk | CsiProvisioner | CsiAttacher | CsiResizer | CsiSnapshotter | SnapshotController)
+    }
 
     /// The name of its program.
     #[must_use]
@@ -46,6 +76,12 @@ impl Component {
             Self::Scheduler => "kube-scheduler",
             Self::CoreDns => "coredns",
             Self::LocalPathProvisioner => "local-path-provisioner",
+            Self::CsiDisk => "csi-disk",
+            Self::CsiProvisioner => "csi-provisioner",
+            Self::CsiAttacher => "csi-attacher",
+            Self::CsiResizer => "csi-resizer",
+            Self::CsiSnapshotter => "csi-snapshotter",
+            Self::SnapshotController => "snapshot-controller",
         }
     }
 
@@ -68,8 +104,10 @@ impl Component {
             Self::LocalPathProvisioner => write(&state.join("volumes.json"), &files::volumes())?,
             _ => {}
         }
-        let arguments = self.arguments(state, options);
-        let words = std::iter::once(bin.join(self.name()).display().to_string()).chain(arguments);
+        let arguments =
+            if self.is_csi() { csi::arguments(self, state, options) } else { self.arguments(state, options) };
+        let programs = if self.is_csi() { csi::programs(state)? } else { bin.to_owned() };
+        let words = std::iter::once(programs.join(self.name()).display().to_string()).chain(arguments);
         start(state, self.name(), &net::of(state, "cp"), &state.join("log"), bin, words)
     }
 
@@ -190,6 +228,13 @@ impl Component {
                     add(word.to_owned());
                 }
             }
+            // See `csi`.
+            Self::CsiDisk
+            | Self::CsiProvisioner
+            | Self::CsiAttacher
+            | Self::CsiResizer
+            | Self::CsiSnapshotter
+            | Self::SnapshotController => {}
         }
         words
     }

@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// The Services, roles and the storage class that a new cluster gets.
 pub(crate) const BASE: &str = include_str!("../manifests/base.yaml");
+/// The CSI driver, its roles and its classes.
+pub(crate) const CSI: &str = include_str!("../manifests/csi.yaml");
 /// Holds packets back: the kernel may lack netem.
 pub(crate) const DELAY: &str = include_str!("../nfq_delay.py");
 /// Writes an image archive from root file systems.

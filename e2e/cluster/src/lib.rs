@@ -24,6 +24,7 @@ pub mod build;
 mod cgroup;
 mod cluster;
 mod control;
+mod csi;
 mod down;
 mod fault;
 mod files;
@@ -39,7 +40,7 @@ mod run;
 mod store;
 mod usage;
 
-pub use bench::bench;
+pub use bench::{Bench, bench};
 pub use cgroup::Cgroups;
 pub use cluster::Cluster;
 pub use control::Component;

@@ -30,6 +30,9 @@ pub struct Options {
     pub etcd_fsync: bool,
     /// Size of a disk of each node's own for its volumes, e.g. `2G`, so that it can be full. A plain directory when empty.
     pub node_disk: String,
+    /// Also a CSI driver, with StorageClass and VolumeSnapshotClass `csi-disk`: volumes that nodes attach, that grow and of
+    /// which snapshots are made.
+    pub csi: bool,
     /// How much the components of Kubernetes log.
     pub verbosity: u8,
     /// Who it belongs to: when that process is gone, whoever brings up the next cluster takes this one away.
@@ -93,6 +96,7 @@ impl Default for Options {
             crash_backoff: String::new(),
             etcd_fsync: false,
             node_disk: String::new(),
+            csi: false,
             verbosity: 2,
             owner: None,
         }

@@ -14,13 +14,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Who talks to the API server: file, organisation (Kubernetes takes it for the group), user.
-const CLIENTS: [(&str, &str, &str); 6] = [
+const CLIENTS: [(&str, &str, &str); 7] = [
     ("admin", "system:masters", "kubernetes-admin"),
     ("kube-controller-manager", "", "system:kube-controller-manager"),
     ("kube-scheduler", "", "system:kube-scheduler"),
     ("kube-proxy", "", "system:kube-proxy"),
     ("coredns", "", "kcluster:coredns"),
     ("local-path-provisioner", "", "kcluster:local-path-provisioner"),
+    ("csi", "", "kcluster:csi"),
 ];
 
 type Authority = CertifiedIssuer<'static, KeyPair>;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a cluster and its build call.
-const NEEDED: [&str; 18] = [
+pub(super) const NEEDED: [&str; 18] = [
     "ca-certificates",
     "conntrack",
     "e2fsprogs",
@@ -29,19 +29,19 @@ const NEEDED: [&str; 18] = [
     "util-linux",
 ];
 
-/// Packages that this machine lacks.
-pub(super) fn missing_packages() -> Vec<&'static str> {
+/// Which of these this machine lacks.
+pub(super) fn missing_packages(wanted: &[&'static str]) -> Vec<&'static str> {
     let query = run::attempt(
-        Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\\n"]).args(NEEDED),
+        Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\\n"]).args(wanted),
         "",
     );
     let known = query.map(|q| q.stdout).unwrap_or_default();
-    missing(&known)
+    missing(wanted, &known)
 }
 
 /// Installs what is missing, or names it.
-pub(super) fn packages(store: &Store) -> anyhow::Result<()> {
-    let missing = missing_packages();
+pub(super) fn packages(store: &Store, wanted: &[&'static str]) -> anyhow::Result<()> {
+    let missing = missing_packages(wanted);
     if missing.is_empty() {
         return Ok(());
     }
@@ -65,9 +65,9 @@ pub(super) fn packages(store: &Store) -> anyhow::Result<()> {
 }
 
 /// Which packages a listing of dpkg-query lacks.
-fn missing(known: &str) -> Vec<&'static str> {
+fn missing(wanted: &[&'static str], known: &str) -> Vec<&'static str> {
     let has = |name: &str| known.lines().any(|line| line == format!("{name} installed"));
-    NEEDED.into_iter().filter(|name| !has(name)).collect()
+    wanted.iter().copied().filter(|name| !has(name)).collect()
 }
 
 /// Writes the root file system of a Debian release with some packages into a tar archive, without documentation. `hooks` are
@@ -118,9 +118,9 @@ mod tests {
     #[test]
     fn missing_packages_are_named() {
         let all: String = NEEDED.iter().map(|n| format!("{n} installed\n")).collect();
-        assert!(missing(&all).is_empty());
-        assert_eq!(missing(&all.replace("socat installed", "socat config-files")), ["socat"]);
-        assert_eq!(missing(&all.replace("gcc installed\n", "")), ["gcc"]);
+        assert!(missing(&NEEDED, &all).is_empty());
+        assert_eq!(missing(&NEEDED, &all.replace("socat installed", "socat config-files")), ["socat"]);
+        assert_eq!(missing(&NEEDED, &all.replace("gcc installed\n", "")), ["gcc"]);
     }
 
     #[test]

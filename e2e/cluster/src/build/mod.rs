@@ -1,12 +1,14 @@
 //! Making what a cluster runs: programs out of Go modules, images out of Debian packages. Each is made once per content; a
 //! build that was cut short goes on where it was, for Go's own cache holds what was compiled.
 
+mod csi;
 mod debian;
 pub mod golden;
 pub(crate) mod images;
 mod programs;
 mod tools;
 
+pub use csi::{built as csi_built, make as csi};
 pub use debian::root as debian_root;
 pub use programs::VERSIONS;
 pub(crate) use programs::{go_needed, numbers};
@@ -32,7 +34,7 @@ pub fn all(store: &Store, kubernetes: &str) -> anyhow::Result<PathBuf> {
     let bin = programs::folder(store, kubernetes)?;
     let built = bin.join("ok").exists();
     host::check(&host::Machine::look(store), if built { host::For::Cluster } else { host::For::Build })?;
-    let whole = built && golden::exists(store) && debian::missing_packages().is_empty();
+    let whole = built && golden::exists(store) && debian::missing_packages(&debian::NEEDED).is_empty();
     if whole {
         return Ok(bin);
     }
@@ -41,7 +43,7 @@ pub fn all(store: &Store, kubernetes: &str) -> anyhow::Result<PathBuf> {
         say("another build is running; waiting for it");
         lock.lock().context("cannot wait for the other build")?;
     }
-    debian::packages(store)?;
+    debian::packages(store, &debian::NEEDED)?;
     // Images wait for a package mirror most of the time: beside the compiler.
     std::thread::scope(|scope| {
         let images = scope.spawn(|| images::make(store));
@@ -71,14 +73,17 @@ fn prune(store: &Store, bin: &std::path::Path) {
     let mut keep = vec![bin.to_owned(), golden::folder(store)];
     keep.extend(images::NAMES.iter().map(|name| images::file(store, name)));
     for cluster in store.clusters() {
-        keep.extend(fs::read_to_string(store.path(&format!("clusters/{cluster}/bin"))).map(PathBuf::from));
+        let used =
+            |what: &str| fs::read_to_string(store.path(&format!("clusters/{cluster}/{what}"))).map(PathBuf::from);
+        keep.extend(used("bin").into_iter().chain(used("csi")));
     }
     let week = Duration::from_secs(7 * 24 * 3600);
     let Ok(lock) = store.lock("golden.lock") else { return };
     if lock.lock().is_err() {
         return;
     }
-    for folder in ["bin", "img", "golden"] {
+    keep.push(csi::folder(store));
+    for folder in ["bin", "csi", "img", "golden"] {
         for entry in fs::read_dir(store.path(folder)).into_iter().flatten().flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).map(|t| SystemTime::now().duration_since(t));
             if !keep.contains(&entry.path()) && matches!(age, Ok(Ok(age)) if age > week) {

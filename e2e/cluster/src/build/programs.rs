@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A Go module that is carried in this program.
-struct Module {
-    name: &'static str,
-    files: [(&'static str, &'static str); 3],
+pub(super) struct Module {
+    pub(super) name: &'static str,
+    pub(super) files: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! module {
@@ -25,7 +25,7 @@ macro_rules! module {
     ($name:literal, $main:literal) => {
         Module {
             name: $name,
-            files: [
+            files: &[
                 ("go.mod", include_str!(concat!("../../", $name, "/go.mod"))),
                 ("go.sum", include_str!(concat!("../../", $name, "/go.sum"))),
                 ("main.go", include_str!(concat!("../../", $main, "/main.go"))),
@@ -40,6 +40,8 @@ pub const VERSIONS: [&str; 2] = ["1.36", "1.34"];
 
 const KUBERNETES: [Module; 2] = [module!("k8s"), module!("k8s-1.34", "k8s")];
 const SIDE: Module = module!("side");
+/// Programs without what debuggers want.
+pub(super) const SMALL: &str = "-s -w";
 
 fn kubernetes(version: &str) -> anyhow::Result<&'static Module> {
     let found = VERSIONS.iter().zip(&KUBERNETES).find(|(v, _)| **v == version);
@@ -48,7 +50,7 @@ fn kubernetes(version: &str) -> anyhow::Result<&'static Module> {
 
 /// Where the programs of this version are or will be: named by the content of both modules.
 pub(crate) fn folder(store: &Store, version: &str) -> anyhow::Result<PathBuf> {
-    let all = kubernetes(version)?.files.iter().chain(&SIDE.files);
+    let all = kubernetes(version)?.files.iter().chain(SIDE.files);
     Ok(store.path("bin").join(stamp(all.map(|(_, text)| *text))))
 }
 
@@ -83,7 +85,7 @@ pub(super) fn make(store: &Store, version: &str, bin: &Path) -> anyhow::Result<(
     let flags =
         format!("-s -w -X {x}.gitVersion=v{exact} -X {x}.gitMajor=1 -X {x}.gitMinor={minor} -X {x}.gitTreeState=clean");
     let kube = Step { store, bin, module: kubernetes, flags: &flags };
-    let side = Step { store, bin, module: &SIDE, flags: "-s -w" };
+    let side = Step { store, bin, module: &SIDE, flags: SMALL };
     kube.once("kube", 400, &format!("Kubernetes {exact}"), |step| {
         step.go("kube", &["."], &[])?;
         let links = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
@@ -105,17 +107,17 @@ pub(super) fn make(store: &Store, version: &str, bin: &Path) -> anyhow::Result<(
 }
 
 /// What the parts of a build share.
-struct Step<'a> {
-    store: &'a Store,
-    bin: &'a Path,
-    module: &'static Module,
-    flags: &'a str,
+pub(super) struct Step<'a> {
+    pub(super) store: &'a Store,
+    pub(super) bin: &'a Path,
+    pub(super) module: &'static Module,
+    pub(super) flags: &'a str,
 }
 
 impl Step<'_> {
     /// Does it, if it was not done for this content. `cold` is about how many seconds it takes two idle cores when nothing is
     /// cached.
-    fn once(
+    pub(super) fn once(
         &self,
         name: &str,
         cold: u32,
@@ -131,7 +133,7 @@ impl Step<'_> {
         let log = self.store.folder("log")?.join(format!("build-{name}.log"));
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let source = self.store.folder(&format!("src/{}", self.module.name))?;
-        for (file, text) in &self.module.files {
+        for (file, text) in self.module.files {
             fs::write(source.join(file), text).with_context(|| format!("cannot write {}", source.display()))?;
         }
         work(&Running { step: self, what, begin, log: &log, source: &source })
@@ -142,17 +144,17 @@ impl Step<'_> {
     }
 }
 
-struct Running<'a> {
+pub(super) struct Running<'a> {
     step: &'a Step<'a>,
     what: &'a str,
     begin: Instant,
     log: &'a Path,
-    source: &'a Path,
+    pub(super) source: &'a Path,
 }
 
 impl Running<'_> {
     /// Compiles into `target` below the directory of programs, with a line every 30 s.
-    fn go(&self, target: &str, packages: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    pub(super) fn go(&self, target: &str, packages: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
         let log = File::options().append(true).open(self.log)?;
         let mut command = go();
         command.current_dir(self.source).args(["build", "-v", "-ldflags", self.step.flags, "-o"]);

@@ -23,7 +23,7 @@ pub const TOOLS: [(&str, &str, &str, u32); 3] = [
 pub fn tool(store: &Store, name: &str) -> anyhow::Result<PathBuf> {
     let Some((_, package, version, cold)) = TOOLS.iter().find(|t| t.0 == name) else {
         let all: Vec<_> = TOOLS.iter().map(|t| t.0).collect();
-        bail!("there is no tool {name}; there is {}", all.join(", "));
+        bail!("there is no tool {name}; there is {}, csi", all.join(", "));
     };
     let folder = store.path(&format!("tools/{name}-{version}"));
     let program = folder.join(name);

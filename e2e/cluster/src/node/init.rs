@@ -3,7 +3,7 @@
 use super::{Place, root};
 use crate::cgroup::Cgroups;
 use crate::options::Options;
-use crate::{control, files, mark, net};
+use crate::{control, csi, files, mark, net};
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -24,11 +24,19 @@ pub enum NodeService {
     Kubelet,
     /// Makes Services reachable.
     KubeProxy,
+    /// Mounts volumes of the CSI driver; with [`Options::csi`].
+    CsiDisk,
 }
 
 impl NodeService {
     /// All of them, in the order in which they start.
-    pub const ALL: [Self; 3] = [Self::Containerd, Self::Kubelet, Self::KubeProxy];
+    pub const ALL: [Self; 4] = [Self::Containerd, Self::Kubelet, Self::KubeProxy, Self::CsiDisk];
+
+    /// Those that nodes of a cluster with these options have, in the order in which they start.
+    pub fn of(options: &Options) -> impl Iterator<Item = Self> {
+        let csi = options.csi;
+        Self::ALL.into_iter().filter(move |service| csi || *service != Self::CsiDisk)
+    }
 
     /// The name of its program.
     #[must_use]
@@ -37,6 +45,7 @@ impl NodeService {
             Self::Containerd => "containerd",
             Self::Kubelet => "kubelet",
             Self::KubeProxy => "kube-proxy",
+            Self::CsiDisk => "csi-disk",
         }
     }
 
@@ -50,6 +59,7 @@ impl NodeService {
         let (name, pki) = (place.name(), place.state.join("pki"));
         let zone = char::from(b'a' + place.number.saturating_sub(1));
         match self {
+            Self::CsiDisk => csi::node_arguments(place),
             Self::Containerd => vec!["-c".to_owned(), place.folder.join("containerd.toml").display().to_string()],
             Self::Kubelet => vec![
                 format!("--config={}", place.folder.join("kubelet.yaml").display()),
@@ -153,7 +163,7 @@ fn kernel_settings(place: &Place) -> anyhow::Result<()> {
 /// Runs the services, for ever.
 fn serve(place: &Place, options: &Options, bin: &Path) -> anyhow::Result<()> {
     let now = Instant::now();
-    let mut all = NodeService::ALL.map(|service| Running { service, pid: None, due: now });
+    let mut all: Vec<_> = NodeService::of(options).map(|service| Running { service, pid: None, due: now }).collect();
     let mut containerd_was_there = false;
     loop {
         for one in &mut all {
@@ -194,7 +204,8 @@ fn spawn(service: NodeService, place: &Place, options: &Options, bin: &Path) -> 
     let log = File::options().create(true).append(true).open(&file);
     let log = log.with_context(|| format!("cannot write {}", file.display()))?;
     let part = format!("{}/{}", place.name(), service.name());
-    let child = Command::new(bin.join(service.name()))
+    let programs = if service == NodeService::CsiDisk { csi::programs(&place.state)? } else { bin.to_owned() };
+    let child = Command::new(programs.join(service.name()))
         .args(service.arguments(place, options))
         .env(mark::VARIABLE, mark::value(&place.state, &part))
         .stdin(Stdio::null())

@@ -104,7 +104,9 @@ impl<'a> Node<'a> {
     pub fn power_on(&self) -> anyhow::Result<()> {
         let (name, place, options) = (self.name(), &self.place, self.cluster.options()?);
         ensure!(place.init().is_none(), "node {name} has power already");
-        for folder in ["kubelet", "cni", "log/pods", "log/containers", "fake", "volumes", "opt", "rootfs"] {
+        for folder in
+            ["kubelet/plugins_registry", "cni", "log/pods", "log/containers", "fake", "volumes", "opt", "rootfs"]
+        {
             fs::create_dir_all(place.folder.join(folder)).context("cannot make the node's directory")?;
         }
         build::golden::copy(self.cluster.store(), &place.folder.join("root"))?;
