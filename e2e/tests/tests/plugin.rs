@@ -129,9 +129,13 @@ fn opened(ask: &dyn Fn(&[&str], &str) -> Said) {
 fn heard(ask: &dyn Fn(&[&str], &str) -> Said) {
     let all = ask(&["logs", "shown"], "");
     assert_eq!(all.code, 0, "{}", all.err);
-    for part in
-        ["[shown-1] ", "[shown-2] ", "[shown-3] ", " INFO  making a new database", "]: database system is ready to accept"]
-    {
+    for part in [
+        "[shown-1] ",
+        "[shown-2] ",
+        "[shown-3] ",
+        " INFO  making a new database",
+        "]: database system is ready to accept",
+    ] {
         assert!(all.out.contains(part), "no {part:?} in\n{}", all.out);
     }
     assert!(!all.out.contains("{\"timestamp\""), "JSON was left as it is");

@@ -281,7 +281,8 @@ fn all_logs_are_json_and_postgres_errors_keep_their_level() {
     assert_eq!(error["statement"], "select *\nfrom there_is_no_such_table");
     assert_eq!((&error["user"], &error["dbname"]), (&Value::from("app"), &Value::from("app")));
     assert_eq!((&error["application_name"], &error["backend_type"]), (&"psql".into(), &"client backend".into()));
-    let ready = lines("postgres").into_iter().find(|l| l["message"] == "database system is ready to accept connections");
+    let ready =
+        lines("postgres").into_iter().find(|l| l["message"] == "database system is ready to accept connections");
     assert_eq!(ready.unwrap()["error_severity"], "LOG");
     // Whoever speaks, the same keys and words.
     let levels = ["DEBUG", "INFO", "WARN", "ERROR"];
