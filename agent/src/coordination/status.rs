@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 
 /// At most one write in so long; of several changes within it, the last is written.
 const EVERY: Duration = Duration::from_secs(1);
+/// What a person must see to is written sooner after the last write.
+const EVERY_TROUBLE: Duration = Duration::from_millis(100);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -54,6 +56,11 @@ struct Reporter {
 /// What makes a state another one; a changed message does not.
 type Essence = (Option<pgconvoy_crds::MemberRole>, Option<pgconvoy_crds::MemberPhase>);
 
+/// What a person must see to.
+fn trouble(state: &MemberState) -> (Option<&str>, Option<&str>) {
+    (state.reason.as_deref(), state.configuration_error.as_deref())
+}
+
 fn essence(state: &MemberState) -> Essence {
     (state.role, state.state)
 }
@@ -70,7 +77,7 @@ impl Reporter {
                 if self.written.as_ref() != Some(&entry) {
                     if self.write(entry).await {
                         failures = 0;
-                        tokio::time::sleep(EVERY).await;
+                        self.rest(&mut states).await;
                         // It may have changed meanwhile; `borrow_and_update` above sees it.
                         if states.has_changed().unwrap_or(false) {
                             continue;
@@ -100,6 +107,21 @@ impl Reporter {
                 () = again => {}
             }
         }
+    }
+
+    /// After a write: [`EVERY`], or until there is trouble that was not told yet.
+    async fn rest(&self, states: &mut watch::Receiver<MemberState>) {
+        let told = self.written.as_ref().map(trouble);
+        let news = async {
+            tokio::time::sleep(EVERY_TROUBLE).await;
+            let new = |s: &MemberState| trouble(s) != (None, None) && Some(trouble(s)) != told;
+            if states.wait_for(new).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            // So that the caller sees it as a change.
+            states.mark_changed();
+        };
+        let _ = tokio::time::timeout(EVERY, news).await;
     }
 
     /// After a restart: what this member wrote before, so that nothing is written anew that did not change.

@@ -23,6 +23,8 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// After a failure: the first pause, and the longest.
 const BACK_OFF: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+/// How soon to look again whether the container of PostgreSQL has come. It costs one look for a file.
+const CONTAINER: Duration = Duration::from_millis(200);
 /// How soon to look again at something that is under way.
 const SOON: Duration = Duration::from_millis(30);
 
@@ -78,6 +80,14 @@ pub(crate) async fn run(postgres: Arc<Postgres>, alarm: Arc<Notify>) {
                     BACK_OFF_MAX
                 }
             },
+            Err(e @ Error::Supervisor(supervisor::Error::Absent(_))) => {
+                let why = e.to_string();
+                if postgres.facts.known().problem.as_ref() != Some(&why) {
+                    tracing::info!("waiting for the container of PostgreSQL: {why}");
+                }
+                missed(&postgres, why);
+                CONTAINER
+            }
             Err(e) => {
                 tracing::warn!(reason = e.reason(), error = %e, want = ?now.kind, "a step failed");
                 missed(&postgres, e.to_string());
