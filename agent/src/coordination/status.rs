@@ -41,6 +41,22 @@ pub fn report(
     tokio::spawn(reporter.run(state))
 }
 
+/// After a write of `written`: [`EVERY`], or until there is trouble that it does not tell. What came meanwhile counts as a
+/// change.
+async fn rest(written: Option<&MemberState>, states: &mut watch::Receiver<MemberState>) {
+    let told = written.map(trouble);
+    let news = async {
+        tokio::time::sleep(EVERY_TROUBLE).await;
+        let new = |s: &MemberState| trouble(s) != (None, None) && Some(trouble(s)) != told;
+        if states.wait_for(new).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let _ = tokio::time::timeout(EVERY, news).await;
+    // Looking for trouble has seen other changes, too.
+    states.mark_changed();
+}
+
 struct Reporter {
     /// Untyped: a word in another member's entry that this agent does not know must not hide its own.
     api: Api<DynamicObject>,
@@ -77,7 +93,7 @@ impl Reporter {
                 if self.written.as_ref() != Some(&entry) {
                     if self.write(entry).await {
                         failures = 0;
-                        self.rest(&mut states).await;
+                        rest(self.written.as_ref(), &mut states).await;
                         // It may have changed meanwhile; `borrow_and_update` above sees it.
                         if states.has_changed().unwrap_or(false) {
                             continue;
@@ -107,21 +123,6 @@ impl Reporter {
                 () = again => {}
             }
         }
-    }
-
-    /// After a write: [`EVERY`], or until there is trouble that was not told yet.
-    async fn rest(&self, states: &mut watch::Receiver<MemberState>) {
-        let told = self.written.as_ref().map(trouble);
-        let news = async {
-            tokio::time::sleep(EVERY_TROUBLE).await;
-            let new = |s: &MemberState| trouble(s) != (None, None) && Some(trouble(s)) != told;
-            if states.wait_for(new).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            // So that the caller sees it as a change.
-            states.mark_changed();
-        };
-        let _ = tokio::time::timeout(EVERY, news).await;
     }
 
     /// After a restart: what this member wrote before, so that nothing is written anew that did not change.
@@ -182,5 +183,31 @@ impl Reporter {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn refused() -> MemberState {
+        MemberState { configuration_error: Some("no".into()), ..MemberState::default() }
+    }
+
+    #[tokio::test]
+    async fn trouble_is_told_soon_and_no_change_is_missed() {
+        let begin = Instant::now();
+        let (say, mut states) = watch::channel(MemberState::default());
+        say.send(refused()).unwrap();
+        rest(Some(&MemberState::default()), &mut states).await;
+        assert!(begin.elapsed() < EVERY, "new trouble waits {:?}", begin.elapsed());
+        assert!(states.has_changed().unwrap());
+        let begin = Instant::now();
+        states.borrow_and_update();
+        say.send(MemberState { message: Some("another".into()), ..refused() }).unwrap();
+        rest(Some(&refused()), &mut states).await;
+        assert!(begin.elapsed() >= EVERY, "the same trouble waits {:?} only", begin.elapsed());
+        assert!(states.has_changed().unwrap(), "the other message is never written");
     }
 }
