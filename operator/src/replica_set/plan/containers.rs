@@ -125,8 +125,8 @@ pub(super) fn agent(set: &Validated) -> Container {
             field(pod::env::NODE, "spec.nodeName"),
         ]),
         ports: Some(vec![port("peers", pod::PORT_PEERS), port("http", pod::PORT_HTTP)]),
-        // PostgreSQL's container starts when the first of these succeeds.
-        startup_probe: Some(probe("/healthz", 1, 60, 2)),
+        // No startup probe: PostgreSQL's container would wait for its first success, a second later than need be. Its
+        // supervisor starts nothing before it is asked.
         // Lenient: an agent that the kubelet kills does not harm PostgreSQL, but does not help it either.
         liveness_probe: Some(probe("/healthz", 10, 10, 5)),
         readiness_probe: Some(probe("/readyz", 1, 3, 2)),

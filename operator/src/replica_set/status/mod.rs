@@ -93,6 +93,29 @@ struct View<'a> {
     plan: &'a Plan,
     attached: BTreeSet<&'a MemberName>,
     waiting: Vec<Waiting>,
+    copies_lost: Option<String>,
+}
+
+/// That a rule counts on more copies that are gone than it can do without: a member that has other data now does not
+/// stand for what it had, so nothing can be acknowledged, not even the rule that would let it go.
+fn copies_lost(observed: &Observed, plan: &Plan) -> Option<String> {
+    let states = &observed.status.member_states;
+    let gone = |id: &&MemberId| {
+        let state = states.iter().find(|s| s.name == id.name.to_string());
+        state.and_then(|s| s.incarnation.as_ref()).is_some_and(|i| *i != id.incarnation.to_string())
+    };
+    plan.rule.counted.iter().find_map(|(w, followers)| {
+        let lost: Vec<_> = followers.iter().filter(gone).map(|id| id.name.to_string()).collect();
+        (followers.len() - lost.len() < *w as usize).then(|| {
+            format!(
+                "writes wait: {w} of the copies of {} must hold a commit, and the data that {} had is gone; what \
+                 replaced it does not count, and that nothing else is lost only a person can say. Reads go on: take \
+                 a dump from the leader and restore it into a new set",
+                followers.iter().map(|id| id.name.to_string()).collect::<Vec<_>>().join(", "),
+                lost.join(", ")
+            )
+        })
+    })
 }
 
 impl<'a> View<'a> {
@@ -104,7 +127,7 @@ impl<'a> View<'a> {
             plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolumes { members, .. } if members.contains(m)))
         };
         let waiting = missing.filter(|m| !blocked(m)).map(|m| waiting_for(observed, plan, m)).collect();
-        Self { set, observed, plan, attached, waiting }
+        Self { set, observed, plan, attached, waiting, copies_lost: copies_lost(observed, plan) }
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
@@ -141,8 +164,8 @@ impl<'a> View<'a> {
             };
             return not(reason, message);
         }
-        if let Some(text) = self.copies_lost() {
-            return not(reasons::COPIES_LOST, text);
+        if let Some(text) = &self.copies_lost {
+            return not(reasons::COPIES_LOST, text.clone());
         }
         let Some(leader) = rule.leader.as_ref().filter(|_| rule.active) else {
             return not(reasons::NO_LEADER, format!("no leader is active in epoch {}", rule.epoch));
@@ -169,28 +192,6 @@ impl<'a> View<'a> {
         Verdict { type_: READY, holds: true, reason: reasons::ALL_MEMBERS_ATTACHED, message }
     }
 
-    /// That a rule counts on more copies that are gone than it can do without: a member that has other data now does not
-    /// stand for what it had, so nothing can be acknowledged, not even the rule that would let it go.
-    fn copies_lost(&self) -> Option<String> {
-        let states = &self.observed.status.member_states;
-        let gone = |id: &&MemberId| {
-            let state = states.iter().find(|s| s.name == id.name.to_string());
-            state.and_then(|s| s.incarnation.as_ref()).is_some_and(|i| *i != id.incarnation.to_string())
-        };
-        self.plan.rule.counted.iter().find_map(|(w, followers)| {
-            let lost: Vec<_> = followers.iter().filter(gone).map(|id| id.name.to_string()).collect();
-            (followers.len() - lost.len() < *w as usize).then(|| {
-                format!(
-                    "writes wait: {w} of the copies of {} must hold a commit, and the data that {} had is gone; what \
-                     replaced it does not count, and that nothing else is lost only a person can say. Reads go on: take \
-                     a dump from the leader and restore it into a new set",
-                    followers.iter().map(|id| id.name.to_string()).collect::<Vec<_>>().join(", "),
-                    lost.join(", ")
-                )
-            })
-        })
-    }
-
     fn stalled(&self) -> Verdict {
         let stalled = |reason, message| Verdict { type_: STALLED, holds: true, reason, message };
         if let Some(problem) = self.plan.problems.iter().find(|p| p.stalls()) {
@@ -199,8 +200,8 @@ impl<'a> View<'a> {
         if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
             return stalled(w.reason, format!("{}: {}", w.member, w.text));
         }
-        if let Some(text) = self.copies_lost() {
-            return stalled(reasons::COPIES_LOST, text);
+        if let Some(text) = &self.copies_lost {
+            return stalled(reasons::COPIES_LOST, text.clone());
         }
         Verdict { type_: STALLED, holds: false, reason: reasons::NONE, message: "nothing needs a person".to_owned() }
     }
