@@ -5,7 +5,7 @@
 
 use pgconvoy_e2e::{Client, Cluster, Namespace, OPERATOR_NAMESPACE, Set, eventually, with_operator};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 const LATER: Duration = Duration::from_secs(180);
@@ -130,4 +130,30 @@ fn an_operator_killed_while_it_makes_sets_leaves_them_as_if_undisturbed() {
         let login = client.shell(r#"psql "$1" -XAtqc "select 1""#, &[&uri], "").unwrap();
         assert_eq!((login.ok, login.stdout.trim()), (true, "1"), "{}: {}", set.name, login.stderr);
     }
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn an_operator_that_is_told_to_end_does_so_within_a_second_and_the_other_goes_on() {
+    let namespace = with_operator("told").unwrap();
+    let cluster = namespace.cluster();
+    let set = namespace.example("single.yaml", "single").unwrap();
+    set.ready(1, LATER).unwrap();
+    let operator = working(cluster);
+    let begin = Instant::now();
+    let told = std::process::Command::new("kill").args(["-TERM", &operator.process.to_string()]).status().unwrap();
+    assert!(told.success());
+    let there = format!("/proc/{}", operator.process);
+    while std::path::Path::new(&there).exists() && begin.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let took = begin.elapsed();
+    println!("measured: SIGTERM until the operator has ended: {:.2} s", took.as_secs_f64());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // It gave its Lease back, so the other need not wait until it is over.
+    let next = working(cluster);
+    println!("measured: SIGTERM until the other operator works: {:.2} s", begin.elapsed().as_secs_f64());
+    assert_ne!((&next.pod, next.process), (&operator.pod, operator.process));
+    set.patch(&json!({ "postgresql": { "parameters": { "work_mem": "5MB" } } })).unwrap();
+    set.says("Configured", "True", "InForce", &[], SOON).unwrap();
 }
