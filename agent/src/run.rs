@@ -73,8 +73,13 @@ pub async fn run(identity: Identity) -> Result<()> {
         postgres::Outputs { local: local_in, report: report_in, term: term_in },
     )?;
     tasks.push(("driver", driving));
+    let (open_in, open) = watch::channel(Default::default());
+    let (watching, client) =
+        coordination::watch_snapshots(clients.general.clone(), &identity, open_in, metrics.clone());
+    tasks.push(("snapshots", watching));
+    let snapshots = (open, client);
     let (archiving, archive) =
-        archive::spawn(identity.clone(), driver.clone(), settings, events.clone(), archive_metrics);
+        archive::spawn(identity.clone(), driver.clone(), settings, events.clone(), archive_metrics, snapshots);
     tasks.push(("archive", archiving));
 
     // The register, the Lease, what is published.

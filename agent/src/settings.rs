@@ -73,6 +73,8 @@ pub struct PostgresSettings {
     pub hba: Vec<String>,
     /// How the first database is made.
     pub initdb: pgconvoy_crds::InitDb,
+    /// The archive that the first data comes from instead, if it does.
+    pub restore: Option<pgconvoy_crds::FromArchive>,
     /// Members that may be cloned from or asked, roster included.
     pub roster: Vec<MemberName>,
     /// Whether WAL is to be archived.

@@ -13,7 +13,8 @@ pub(crate) fn member_state(
 ) -> MemberState {
     let (role, state, message, epoch) = match activity {
         Activity::Waiting(why) => (None, MemberPhase::Starting, Some(why.clone()), None),
-        Activity::Founding => (None, MemberPhase::Initializing, None, None),
+        // A restore waits for what it needs, and says for what.
+        Activity::Founding => (None, MemberPhase::Initializing, local.and_then(|l| l.problem.clone()), None),
         Activity::Cloning(from) => (None, MemberPhase::Cloning, Some(cloning(from, report)), None),
         Activity::Rewinding(leader) => {
             let what = format!("its log left that of {leader}: going back to where they part");

@@ -15,11 +15,13 @@ pub mod pod;
 mod replica_set;
 mod rules;
 mod schema;
+mod snapshot;
 mod term;
 
 pub use archive::*;
 pub use replica_set::*;
 pub use schema::{Unbuildable, definitions};
+pub use snapshot::*;
 pub use term::*;
 
 /// The API group of every kind.

@@ -96,6 +96,8 @@ pub mod archive {
     pub const SESSION_TOKEN: &str = "session-token";
     /// Authorities to trust, if the system's are not to be.
     pub const CA: &str = "ca.crt";
+    /// What the names of the same files begin with that lead to the archive from which the set is made.
+    pub const SOURCE: &str = "source-";
 }
 
 /// Superuser, reached over the Unix socket by the agent alone (peer).

@@ -190,7 +190,50 @@ pub struct PostgreSql {
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
     /// A new, empty database.
-    pub initdb: InitDb,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initdb: Option<InitDb>,
+    /// What another set's archive holds. The new set begins with epoch 1 and a system identifier of its own; nothing is
+    /// written into that archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_archive: Option<FromArchive>,
+}
+
+/// What another set's archive holds. Unchangeable once made. The application's database and its owner are `app`; the owner's
+/// password becomes that of the new Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FromArchive {
+    /// The PgArchive, in the same namespace.
+    #[serde(rename = "ref")]
+    pub reference: ArchiveReference,
+    /// What the keys of that set's archive begin with: `<namespace>/<replica set>`, unless its PgArchive says another. Default:
+    /// the PgArchive's prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Name of the snapshot. Default: the newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Where to stop. Default: at the end of what is archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<RecoveryTarget>,
+}
+
+/// Where to stop: one of these, as in PostgreSQL's `recovery_target_…`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryTarget {
+    /// Before the first transaction that committed later, as PostgreSQL reads times: `2026-01-31 12:00:00+00`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// After this position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+    /// After this transaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xid: Option<String>,
+    /// At this restore point (`pg_create_restore_point`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A new, empty database. Unchangeable once made.
@@ -459,7 +502,7 @@ impl PgReplicaSetSpec {
 
     /// The initdb options, with their defaults filled in.
     pub fn initdb(&self) -> InitDb {
-        let given = self.bootstrap.as_ref().map(|b| b.initdb.clone()).unwrap_or_default();
+        let given = self.bootstrap.as_ref().and_then(|b| b.initdb.clone()).unwrap_or_default();
         let database = given.database.unwrap_or_else(|| "app".to_owned());
         InitDb {
             owner: Some(given.owner.unwrap_or_else(|| database.clone())),
@@ -468,6 +511,11 @@ impl PgReplicaSetSpec {
             locale: Some(given.locale.unwrap_or_else(|| "C.UTF-8".to_owned())),
             encoding: Some(given.encoding.unwrap_or_else(|| "UTF8".to_owned())),
         }
+    }
+
+    /// The archive that the first data comes from, if it does.
+    pub fn from_archive(&self) -> Option<&FromArchive> {
+        self.bootstrap.as_ref()?.from_archive.as_ref()
     }
 
     /// Seconds that a pod has to stop in.

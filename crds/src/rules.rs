@@ -152,6 +152,36 @@ fn bootstrap() -> Vec<Rule> {
             "spec.bootstrap says how the first data came to be, so it cannot be added, changed or removed afterwards",
         ),
         rule(
+            "spec.bootstrap",
+            "has(self.initdb) != has(self.fromArchive)",
+            "bootstrap has either initdb or fromArchive: the first data comes from one place",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.snapshot",
+            "self.matches('^[A-Za-z0-9-]+$')",
+            "fromArchive.snapshot is the name of a snapshot: letters, digits and dashes",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.prefix",
+            "self.matches('^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$')",
+            "fromArchive.prefix is what the keys begin with, like <namespace>/<replica set>, without a slash at its ends",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.target",
+            "[has(self.time), has(self.lsn), has(self.xid), has(self.name)].filter(x, x).size() == 1",
+            "a target has one of time, lsn, xid and name; leave it out to restore all that is archived",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.target.lsn",
+            "self.matches('^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$')",
+            "target.lsn is a position like 0/3000148",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.target.xid",
+            "self.matches('^[0-9]{1,10}$')",
+            "target.xid is a transaction's number",
+        ),
+        rule(
             "spec.runAsUser",
             "self >= 1 && self <= 2147483647",
             "runAsUser is a user id from 1 up (999 in Debian images, 70 in Alpine ones): PostgreSQL refuses to run as root",
@@ -326,6 +356,23 @@ pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
     bounds
 }
 
+/// The rules of a PgSnapshot.
+pub(crate) fn snapshot() -> Vec<Rule> {
+    vec![
+        rule(
+            "",
+            "self.metadata.name.size() <= 60 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "a snapshot's name is at most 60 lower-case letters, digits and dashes: it is the name of its folder in the archive",
+        ),
+        rule("spec", "self == oldSelf", "a snapshot is taken once and cannot be changed; make another one"),
+    ]
+}
+
+/// Bounds of a PgSnapshot.
+pub(crate) fn snapshot_bounds() -> Vec<(&'static str, Value)> {
+    vec![("spec.set", json!({ "minLength": 1, "maxLength": 253 }))]
+}
+
 /// The rules of a PgTerm: what an update may never do, whoever writes it.
 pub(crate) fn term() -> Vec<Rule> {
     vec![
@@ -379,6 +426,13 @@ pub(crate) fn replica_set_bounds() -> Vec<(&'static str, Value)> {
         ("spec.postgresql.parameters{}", json!({ "maxLength": 1024, "minimum": i32::MIN, "maximum": i32::MAX })),
         ("spec.postgresql.hba", list(128)),
         ("spec.postgresql.hba[]", text(1024)),
+        ("spec.bootstrap.fromArchive.ref.name", json!({ "minLength": 1, "maxLength": 253 })),
+        ("spec.bootstrap.fromArchive.prefix", text(512)),
+        ("spec.bootstrap.fromArchive.snapshot", text(60)),
+        ("spec.bootstrap.fromArchive.target.time", text(64)),
+        ("spec.bootstrap.fromArchive.target.lsn", text(17)),
+        ("spec.bootstrap.fromArchive.target.xid", text(10)),
+        ("spec.bootstrap.fromArchive.target.name", text(63)),
         ("spec.archive.ref.name", json!({ "minLength": 1, "maxLength": 253 })),
         ("spec.resources.claims", list(16)),
         (LABELS, map(64)),

@@ -24,23 +24,26 @@ impl fmt::Debug for Access {
 pub(crate) const LOOK: Duration = Duration::from_secs(2);
 
 impl Access {
-    /// Reads it; none: there is no archive. What cannot be understood, or is only half there, is a sentence.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, String> {
-        let Some(place) = file(dir, files::ACCESS)? else { return Ok(None) };
-        let place: ArchiveAccess = serde_json::from_slice(&place)
-            .map_err(|e| format!("{} is not understood by this agent: {e}", dir.join(files::ACCESS).display()))?;
-        let text = |name: &str| match file(dir, name)? {
+    /// Reads it from files whose names begin with `which`; none: there is no archive. What cannot be understood, or is only
+    /// half there, is a sentence.
+    pub(crate) fn read(dir: &Path, which: &str) -> Result<Option<Self>, String> {
+        let called = |name: &str| format!("{which}{name}");
+        let Some(place) = file(dir, &called(files::ACCESS))? else { return Ok(None) };
+        let place: ArchiveAccess = serde_json::from_slice(&place).map_err(|e| {
+            format!("{} is not understood by this agent: {e}", dir.join(called(files::ACCESS)).display())
+        })?;
+        let text = |name: &str| match file(dir, &called(name))? {
             // Secrets made with `echo` end in a line break, which is none of theirs.
             Some(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(_) => Err(format!("{} is no text", dir.join(name).display())),
+                Err(_) => Err(format!("{} is no text", dir.join(called(name)).display())),
             },
             None => Ok(None),
         };
-        let needed = |name: &str| text(name)?.ok_or_else(|| format!("{} is missing", dir.join(name).display()));
+        let needed = |name: &str| text(name)?.ok_or_else(|| format!("{} is missing", dir.join(called(name)).display()));
         let (id, secret) = (needed(files::ACCESS_KEY_ID)?, needed(files::SECRET_ACCESS_KEY)?);
         let keys = Keys::new(id, secret, text(files::SESSION_TOKEN)?);
-        Ok(Some(Self { place, keys, ca: file(dir, files::CA)? }))
+        Ok(Some(Self { place, keys, ca: file(dir, &called(files::CA))? }))
     }
 
     /// For the store's client.
@@ -73,17 +76,17 @@ mod tests {
     fn files_become_a_configuration_and_secrets_are_not_printed() {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        assert_eq!(Access::read(dir.path()).unwrap(), None);
+        assert_eq!(Access::read(dir.path(), "").unwrap(), None);
         put(files::ACCESS, r#"{"bucket":"b","prefix":"n/s","region":"r","maxDelaySeconds":1}"#);
         put(files::ACCESS_KEY_ID, "id\n");
-        assert!(Access::read(dir.path()).unwrap_err().contains("secret-access-key is missing"));
+        assert!(Access::read(dir.path(), "").unwrap_err().contains("secret-access-key is missing"));
         put(files::SECRET_ACCESS_KEY, "geheim\n");
-        let access = Access::read(dir.path()).unwrap().unwrap();
+        let access = Access::read(dir.path(), "").unwrap().unwrap();
         assert_eq!(access.keys, Keys::new("id", "geheim", None));
         assert!(!format!("{access:?}").contains("geheim"));
         let config = access.config();
         assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.path_style), ("b", "n/s", false));
         put(files::ACCESS, "{}");
-        assert!(Access::read(dir.path()).unwrap_err().contains("not understood"));
+        assert!(Access::read(dir.path(), "").unwrap_err().contains("not understood"));
     }
 }

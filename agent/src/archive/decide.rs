@@ -67,7 +67,7 @@ pub(crate) fn decide(now: &Task, seen: &Seen) -> Option<Task> {
         },
         (Role::Nothing, _) | (_, None) => Task::Rest,
         (_, Some(false)) => Task::LetGo,
-        (Role::Follows(leader), Some(true)) => Task::Keep(leader.clone()),
+        (Role::Follows { leader, .. }, Some(true)) => Task::Keep(leader.clone()),
         (Role::Leads { system, reigns }, Some(true)) => match (&seen.access, now) {
             (Some(access), _) => Task::Ship { access: access.clone(), system: *system, reigns: reigns.clone() },
             // The files come later than the spec, and may be gone for a moment.
@@ -99,7 +99,7 @@ mod tests {
         {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        Access::read(dir.path()).unwrap().unwrap()
+        Access::read(dir.path(), "").unwrap().unwrap()
     }
 
     fn epoch(number: u32) -> Epoch {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(decide(&ship, &seen(Role::Unsure(epoch(4)))), Some(Task::Rest), "a later epoch is being decided");
         assert_eq!(decide(&ship, &seen(Role::Nothing)), Some(Task::Rest), "fenced");
         assert!(matches!(decide(&ship, &seen(leads(4))), Some(Task::Ship { .. })), "another epoch");
-        let follows = Role::Follows(MemberName::new("a", 2));
+        let follows = Role::Follows { leader: MemberName::new("a", 2), epoch: epoch(4), system: SystemId(7) };
         assert_eq!(decide(&ship, &seen(follows)), Some(Task::Keep(MemberName::new("a", 2))));
     }
 

@@ -9,23 +9,25 @@ mod metrics;
 mod report;
 mod role;
 mod shipping;
+mod snapshot;
 
+pub(crate) use access::Access;
 pub use metrics::Metrics;
 pub(crate) use role::{Role, role};
 
 use crate::{
     clock,
-    coordination::{About, Events},
+    coordination::{About, Events, SnapshotClient, Snapshots},
     postgres::DriverHandle,
     settings::{Identity, PostgresSettings},
 };
-use access::Access;
 use decide::{Seen, Task, decide};
 use pgconvoy_archive::ship::Progress;
 use pgconvoy_crds::{MemberArchive, conditions::reasons};
 use pgconvoy_terms::MemberName;
 use report::{Report, Standing};
 use shipping::Shipping;
+use snapshot::Taker;
 use std::time::{Duration, Instant};
 use tokio::{
     sync::watch,
@@ -66,8 +68,11 @@ pub(crate) fn spawn(
     settings: watch::Receiver<PostgresSettings>,
     events: Events,
     metrics: Metrics,
+    (open, client): (watch::Receiver<Snapshots>, SnapshotClient),
 ) -> (JoinHandle<()>, Handle) {
     let (role, roles) = watch::channel(Role::default());
+    let taker = Taker { me: me.clone(), driver: driver.clone(), events: events.clone(), client };
+    let taking = taker.run(open, roles.clone());
     let (said_in, said) = watch::channel(None);
     let (busy_in, busy) = watch::channel(false);
     let (standing, _) = watch::channel(None);
@@ -82,7 +87,13 @@ pub(crate) fn spawn(
         task: Task::Rest,
         running: None,
     };
-    (tokio::spawn(archiving.run(roles, settings)), Handle { role, said, busy })
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = archiving.run(roles, settings) => {}
+            () = Box::pin(taking) => {}
+        }
+    });
+    (task, Handle { role, said, busy })
 }
 
 struct Archiving {
@@ -216,7 +227,7 @@ impl Files {
         }
         self.looked = Some(Instant::now());
         let dir = me.paths.archive.clone();
-        let read = tokio::task::spawn_blocking(move || Access::read(&dir)).await;
+        let read = tokio::task::spawn_blocking(move || Access::read(&dir, "")).await;
         match read.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(access) => (self.access, self.complained) = (access, None),
             // What was known stays: they are exchanged one after the other at worst.

@@ -27,8 +27,15 @@ pub(crate) enum Role {
         /// The epoch, and those whose WAL it went on from, newest first, as far as the term remembers.
         reigns: Vec<Reign>,
     },
-    /// It streams from this leader: it keeps what is not archived.
-    Follows(MemberName),
+    /// It streams: it keeps what is not archived.
+    Follows {
+        /// From whom.
+        leader: MemberName,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Which `initdb` the data descends from.
+        system: SystemId,
+    },
     /// It leads this epoch, or will, and cannot be asked just now.
     Unsure(Epoch),
     /// It is being stopped in an orderly way: what was begun may end.
@@ -40,7 +47,12 @@ pub(crate) fn role(me: &MemberName, activity: &Activity, local: Option<&Local>, 
     match activity {
         // Said only of an active epoch: nothing is archived that a later leader might lack.
         Activity::Leading(epoch, _) => leads(me, epoch, local, record).unwrap_or_default(),
-        Activity::Following(leader, _) => Role::Follows(leader.clone()),
+        Activity::Following(leader, epoch) => match local.map(|l| &l.data) {
+            Some(Data::Good { system, .. }) => {
+                Role::Follows { leader: leader.clone(), epoch: epoch.clone(), system: *system }
+            }
+            _ => Role::Nothing,
+        },
         Activity::Electing(epoch) => Role::Unsure(epoch.clone()),
         Activity::Stopping => Role::Stops,
         _ => Role::Nothing,

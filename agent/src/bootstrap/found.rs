@@ -1,6 +1,8 @@
 //! The first database of a set.
 
+use super::restore;
 use crate::postgres::{Error, Marker, Postgres, initdb_options, making};
+use crate::settings::PostgresSettings;
 use pgconvoy_crds::pod;
 use pgconvoy_ha::Data;
 use pgconvoy_terms::Incarnation;
@@ -11,7 +13,7 @@ const INITDB: Duration = Duration::from_secs(300);
 /// For making it durable.
 const FLUSH: Duration = Duration::from_secs(300);
 
-/// Makes a new database under this name. Nothing runs afterwards.
+/// Makes a new database, or restores another set's, under this name. Nothing runs afterwards.
 pub(crate) async fn found(postgres: &Postgres, incarnation: &Incarnation) -> Result<(), Error> {
     match postgres.facts.known().data {
         Data::Good { incarnation: there, .. } if there == *incarnation => return Ok(()),
@@ -31,10 +33,25 @@ pub(crate) async fn found(postgres: &Postgres, incarnation: &Incarnation) -> Res
     };
     let _alone = postgres.disk.run("emptying the data directory", FLUSH, begin).await?;
     postgres.facts.set(|k| k.data = Data::HalfMade);
-    let (major, _) = postgres.image().await?;
     let settings = postgres.settings.borrow().clone();
+    match &settings.restore {
+        Some(from) => Box::pin(restore::restore(postgres, from)).await?,
+        None => initdb(postgres, incarnation, &settings).await?,
+    }
+    let marker =
+        Marker { set_uid: postgres.config.identity.set_uid.clone(), incarnation: incarnation.clone(), fresh: true };
+    let finish = move || {
+        making::sync_filesystem(&paths.pgdata)?;
+        making::finish(&paths, &marker)
+    };
+    postgres.disk.run("making the new database durable", FLUSH, finish).await?;
+    postgres.look_at_volume_again().await
+}
+
+async fn initdb(postgres: &Postgres, incarnation: &Incarnation, settings: &PostgresSettings) -> Result<(), Error> {
+    let (major, _) = postgres.image().await?;
     let options = initdb_options(&settings.initdb);
-    let mut args: Vec<OsString> = vec!["-D".into(), paths.pgdata.clone().into()];
+    let mut args: Vec<OsString> = vec!["-D".into(), postgres.paths().pgdata.clone().into()];
     args.extend(
         [
             format!("--username={}", pod::SUPERUSER),
@@ -54,13 +71,5 @@ pub(crate) async fn found(postgres: &Postgres, incarnation: &Incarnation) -> Res
         _ => args.push("--data-checksums".into()),
     }
     tracing::info!(%incarnation, "making a new database");
-    postgres.programs.output("initdb", args, INITDB).await?;
-    let marker =
-        Marker { set_uid: postgres.config.identity.set_uid.clone(), incarnation: incarnation.clone(), fresh: true };
-    let finish = move || {
-        making::sync_filesystem(&paths.pgdata)?;
-        making::finish(&paths, &marker)
-    };
-    postgres.disk.run("making the new database durable", FLUSH, finish).await?;
-    postgres.look_at_volume_again().await
+    postgres.programs.output("initdb", args, INITDB).await.map(drop)
 }

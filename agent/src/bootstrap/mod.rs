@@ -5,6 +5,8 @@
 
 mod copy;
 mod found;
+mod renew;
+mod restore;
 mod rewind;
 mod wal;
 

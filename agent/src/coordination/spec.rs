@@ -183,6 +183,7 @@ fn read(set: &str, set_uid: &str, object: &DynamicObject) -> Result<Watched, Str
                 .collect(),
             hba: postgresql.hba,
             initdb: spec.initdb(),
+            restore: spec.from_archive().cloned(),
             roster,
             archive: spec.archive.is_some(),
             generation: object.metadata.generation.unwrap_or(0),

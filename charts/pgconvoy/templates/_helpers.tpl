@@ -38,6 +38,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [pgconvoy.dev]
   resources: [pgarchives]
   verbs: [get, list, watch]
+# For the agents.
+- apiGroups: [pgconvoy.dev]
+  resources: [pgsnapshots]
+  verbs: [get, list, watch]
+- apiGroups: [pgconvoy.dev]
+  resources: [pgsnapshots/status]
+  verbs: [update, patch]
 # Owner references that block deletion need this where the API server asks for it (OpenShift).
 - apiGroups: [pgconvoy.dev]
   resources: [pgreplicasets/finalizers]

@@ -183,3 +183,65 @@ fn what_is_missing_is_said_an_archive_comes_and_goes_and_a_store_that_is_away_st
     assert!(figure(&namespace, &leader, "archive_shipping").unwrap() < 0.5);
     assert_eq!(set.pods().unwrap(), pods, "no pod was made anew for any of it");
 }
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_set_that_is_gone_with_its_volumes_comes_back_out_of_the_archive() {
+    let namespace = with_operator("archive-gone").unwrap();
+    let _bucket = Bucket::start(&namespace).unwrap();
+    let archive = json!({ "ref": { "name": "s3" } });
+    let set = namespace.apply("orders", &json!({ "members": 3, "archive": archive })).unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    client.start_writing().unwrap();
+    let snapshot = json!({
+        "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgSnapshot", "metadata": { "name": "first" }, "spec": { "set": "orders" },
+    });
+    namespace.kubectl(&["create", "-f", "-"], &snapshot.to_string()).unwrap();
+    let taken = eventually("a snapshot", LATER, || {
+        let status = namespace.get(&["pgsnap", "first"])?["status"].clone();
+        assert_ne!(status["phase"], "Failed", "{status}");
+        Ok((status["phase"] == "Completed").then_some(status))
+    })
+    .unwrap();
+    println!("measured: {taken}");
+    assert_ne!(taken["member"], set.leader().unwrap().as_str(), "a follower takes it");
+    // More, in another epoch: the leader is killed.
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    let kill = "kill -9 $(head -n 1 /var/lib/pgconvoy/pgdata/postmaster.pid)";
+    namespace.kubectl(&["exec", &leader, "-c", "postgres", "--", "sh", "-c", kill], "").unwrap();
+    eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
+    let before = client.written().unwrap();
+    eventually("writes in it", SOON, || Ok((client.written()? > before + 20).then_some(()))).unwrap();
+    set.says("Archiving", "True", "Archiving", &[], SOON).unwrap();
+
+    // Everything goes while it is written; what was acknowledged more than a second before must come back.
+    let outside = client.seen_from_outside().unwrap();
+    let mut older = 0;
+    for _ in 0..6 {
+        older = outside.written().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let pods: Vec<String> = set.pods().unwrap().into_keys().collect();
+    let names: Vec<&str> = pods.iter().map(String::as_str).collect();
+    namespace.kubectl(&[&["delete", "pod", "--force", "--grace-period=0"], &names[..]].concat(), "").unwrap();
+    namespace.kubectl(&["delete", "pgrs", "orders", "--wait=true", "--timeout=60s"], "").unwrap();
+    eventually("no volume", SOON, || Ok(set.claims()?.is_empty().then_some(()))).unwrap();
+    println!("measured: {older} rows were acknowledged more than half a second before everything was deleted");
+
+    let from = json!({ "ref": { "name": "s3" }, "prefix": format!("{}/orders", namespace.name) });
+    let begin = Instant::now();
+    let again = namespace
+        .apply("again", &json!({ "members": 3, "archive": archive, "bootstrap": { "fromArchive": from } }))
+        .unwrap();
+    again.ready(3, LATER).unwrap();
+    println!("measured: a new set of three out of the archive is Ready after {:.1} s", begin.elapsed().as_secs_f64());
+    let reader = Client::start(&again).unwrap();
+    let rows: usize = reader.sql(Door::Writes, "select count(distinct n) from writes").unwrap().parse().unwrap();
+    assert!(rows >= older, "{rows} rows of {older} came back");
+    assert_eq!(again.epoch().unwrap(), 1);
+    // It archives on its own, under its own name, and the old archive is as it was.
+    again.says("Archiving", "True", "Archiving", &[], SOON).unwrap();
+    reader.sql(Door::Writes, "insert into writes values (-1)").unwrap();
+    archived(&again, &reader);
+}

@@ -44,7 +44,7 @@ pub enum ArchiveSeen {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ArchiveFiles {
     /// By file name.
-    pub files: BTreeMap<&'static str, Vec<u8>>,
+    pub files: BTreeMap<String, Vec<u8>>,
     /// Changes with them; nothing secret goes into it.
     pub fingerprint: String,
 }
@@ -65,19 +65,51 @@ pub struct Held {
     pub data: BTreeMap<String, ByteString>,
 }
 
-/// Reads the PgArchive and its Secrets.
-pub async fn dereference(context: &Context, set: &Validated) -> ArchiveSeen {
-    let Some(archive) = &set.spec.archive else { return ArchiveSeen::NotAsked };
-    match look(context, set, &archive.reference.name).await {
-        Ok(seen) => seen,
-        Err(error) => {
-            tracing::warn!(set = set.name, %error, "the archive cannot be looked at; what the agents have stays");
-            ArchiveSeen::Unknown
+/// Reads the PgArchives and their Secrets: the one that the set archives into, and, as long as it is not made (`young`), the
+/// one that it is made from.
+pub async fn dereference(context: &Context, set: &Validated, young: bool) -> ArchiveSeen {
+    let source = set.spec.from_archive().filter(|_| young);
+    let source = source.map(|from| (&from.reference.name, Use::Source(from.prefix.as_deref())));
+    let own = set.spec.archive.as_ref().map(|archive| (&archive.reference.name, Use::Own));
+    let mut seen = ArchiveSeen::NotAsked;
+    // The first that is missing is told: without its source there is no set that could archive.
+    for (name, used) in source.into_iter().chain(own) {
+        match look(context, set, name, used).await {
+            Ok(more) => seen = seen.and(more),
+            Err(error) => {
+                tracing::warn!(set = set.name, %error, "the archive cannot be looked at; what the agents have stays");
+                return ArchiveSeen::Unknown;
+            }
+        }
+    }
+    seen
+}
+
+/// What an archive is to the set.
+#[derive(Debug, Clone, Copy)]
+pub enum Use<'a> {
+    /// It archives there.
+    Own,
+    /// It is made from there, from what lies below this prefix.
+    Source(Option<&'a str>),
+}
+
+impl ArchiveSeen {
+    /// Both.
+    fn and(self, more: Self) -> Self {
+        match (self, more) {
+            (Self::There(mut one), Self::There(other)) => {
+                one.files.extend(other.files);
+                one.fingerprint = crate::hash::fingerprint(&json!([one.fingerprint, other.fingerprint]));
+                Self::There(one)
+            }
+            (Self::NotAsked, other) | (Self::There(_), other) => other,
+            (missing, _) => missing,
         }
     }
 }
 
-async fn look(context: &Context, set: &Validated, name: &str) -> Result<ArchiveSeen, ApplyError> {
+async fn look(context: &Context, set: &Validated, name: &str, used: Use<'_>) -> Result<ArchiveSeen, ApplyError> {
     let archives: Api<PgArchive> = Api::namespaced(context.client.clone(), &set.namespace);
     let archive = call("read", "PgArchive", name, archives.get_opt(name)).await?;
     let Some(archive) = archive.filter(|a| a.metadata.deletion_timestamp.is_none()) else {
@@ -93,14 +125,14 @@ async fn look(context: &Context, set: &Validated, name: &str) -> Result<ArchiveS
             held.insert(name.clone(), Held { version, data: secret.data.unwrap_or_default() });
         }
     }
-    Ok(gather(set, name, &archive.spec, &held))
+    Ok(gather(set, name, &archive.spec, used, &held))
 }
 
 fn no_archive(name: &str) -> ArchiveSeen {
     ArchiveSeen::Missing {
         reason: reasons::NO_ARCHIVE,
         message: format!(
-            "there is no PgArchive {name} in this namespace, which spec.archive.ref names: create it, or correct the name"
+            "there is no PgArchive {name} in this namespace, which the spec names: create it, or correct the name"
         ),
     }
 }
@@ -119,10 +151,30 @@ fn wanted(archive: &PgArchiveSpec) -> impl Iterator<Item = (&'static str, &Secre
 }
 
 /// Puts together what the agents get.
-pub fn gather(set: &Validated, name: &str, archive: &PgArchiveSpec, held: &BTreeMap<String, Held>) -> ArchiveSeen {
+pub fn gather(
+    set: &Validated,
+    name: &str,
+    archive: &PgArchiveSpec,
+    used: Use<'_>,
+    held: &BTreeMap<String, Held>,
+) -> ArchiveSeen {
     let missing = |message| ArchiveSeen::Missing { reason: reasons::NO_ARCHIVE_SECRET, message };
-    let access = serde_json::to_vec(&archive.access(&set.namespace, &set.name)).unwrap_or_default();
-    let mut gathered = BTreeMap::from([(files::ACCESS, access)]);
+    let mut access = archive.access(&set.namespace, &set.name);
+    let called = |file: &str| match used {
+        Use::Own => file.to_owned(),
+        Use::Source(_) => format!("{}{file}", files::SOURCE),
+    };
+    if let Use::Source(prefix) = used {
+        let Some(prefix) = prefix.map(str::to_owned).or_else(|| archive.prefix.clone()) else {
+            let message = format!(
+                "PgArchive {name} says no prefix, so spec.bootstrap.fromArchive.prefix must: <namespace>/<replica set> of the \
+                 set whose archive it is. The bootstrap of a set cannot be changed: delete this set and make it again"
+            );
+            return ArchiveSeen::Missing { reason: reasons::ARCHIVE_UNUSABLE, message };
+        };
+        access.prefix = prefix;
+    }
+    let mut gathered = BTreeMap::from([(called(files::ACCESS), serde_json::to_vec(&access).unwrap_or_default())]);
     let mut versions = BTreeMap::new();
     for (file, key) in wanted(archive) {
         let Some(secret) = held.get(&key.name) else {
@@ -137,10 +189,9 @@ pub fn gather(set: &Validated, name: &str, archive: &PgArchiveSpec, held: &BTree
                 key.name, key.key
             ));
         };
-        gathered.insert(file, value.0.clone());
+        gathered.insert(called(file), value.0.clone());
         versions.insert(file, (&key.name, &key.key, &secret.version));
     }
-    let access = archive.access(&set.namespace, &set.name);
     let fingerprint = crate::hash::fingerprint(&json!([access, versions]));
     ArchiveSeen::There(ArchiveFiles { files: gathered, fingerprint })
 }
@@ -150,11 +201,13 @@ pub(super) fn secret(set: &Validated, archive: &ArchiveFiles) -> Object {
     let name = names::archive(&set.name);
     let mut metadata = set.owned(&name);
     metadata.annotations = Some([(names::ANNOTATION_ARCHIVE.to_owned(), archive.fingerprint.clone())].into());
-    let data = archive.files.iter().map(|(file, bytes)| ((*file).to_owned(), ByteString(bytes.clone()))).collect();
+    let data = archive.files.iter().map(|(file, bytes)| (file.clone(), ByteString(bytes.clone()))).collect();
     let secret = Secret { metadata, type_: Some("Opaque".to_owned()), data: Some(data), ..Secret::default() };
     Object::new(Kind::Secret, &name, &secret)
 }
 
 /// All of its files, so that a patch can take away those that are no longer wanted.
-pub(super) const FILES: [&str; 5] =
-    [files::ACCESS, files::ACCESS_KEY_ID, files::SECRET_ACCESS_KEY, files::SESSION_TOKEN, files::CA];
+pub(super) fn files() -> impl Iterator<Item = String> {
+    let own = [files::ACCESS, files::ACCESS_KEY_ID, files::SECRET_ACCESS_KEY, files::SESSION_TOKEN, files::CA];
+    own.into_iter().flat_map(|file| [file.to_owned(), format!("{}{file}", files::SOURCE)])
+}

@@ -129,7 +129,7 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
     let things = context.index.snapshot(&valid.namespace, &valid.name);
     let mut observed = Observed { things, status: before.clone(), ..Observed::default() };
     observed.no_such_class = dereference::missing_class(context, &observed).await;
-    observed.archive = archive::dereference(context, &valid).await;
+    observed.archive = archive::dereference(context, &valid, before.epoch.is_none_or(|e| e == 0)).await;
 
     let needs = needs(&valid, &observed, &wanted_members(&valid, &observed), now);
     let material = make_material(context, &valid, &observed, &needs, now).await;
@@ -151,7 +151,8 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
     tell(context, set, &valid, &observed, plan, deeds, result.as_ref().err(), now).await?;
     result?;
     let certificates = needs.due.map(|due| until(due, now));
-    let archive = valid.spec.archive.is_some().then_some(archive::LOOK_AGAIN);
+    let asked = observed.archive != archive::ArchiveSeen::NotAsked;
+    let archive = asked.then_some(archive::LOOK_AGAIN);
     Ok(certificates.into_iter().chain(archive).min().map_or_else(Action::await_change, Action::requeue))
 }
 

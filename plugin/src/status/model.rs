@@ -43,6 +43,9 @@ pub(crate) struct Report {
     pub(crate) image: String,
     pub(crate) database: String,
     pub(crate) system_id: Option<String>,
+    /// Up to where the leader had archived when it last said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) archived: Option<String>,
     /// Whether the followers' lag was found out.
     pub(crate) lag_known: bool,
     pub(crate) members: Vec<Member>,
@@ -194,6 +197,7 @@ pub(crate) fn report(objects: &Objects) -> Report {
         image: set.spec.image.clone(),
         database: set.spec.initdb().database.unwrap_or_default(),
         system_id: status.system_id.clone(),
+        archived: status.member_states.iter().find_map(|s| s.archive.as_ref()?.archived.clone()),
         lag_known: false,
         conditions,
         members,

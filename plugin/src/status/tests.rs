@@ -197,6 +197,31 @@ fn all_is_well() {
 }
 
 #[test]
+fn how_archiving_stands_is_told() {
+    let archiving = |status: &str, reason: &str| {
+        let mut objects = running();
+        let set = objects.set.status.as_mut().unwrap();
+        set.conditions.push(
+            serde_json::from_value(serde_json::json!({
+                "type": "Archiving", "status": status, "reason": reason, "message": "no connection",
+                "lastTransitionTime": "2026-11-26T00:00:00Z", "observedGeneration": objects.set.metadata.generation,
+            }))
+            .unwrap(),
+        );
+        set.member_states[0].archive = Some(pgconvoy_crds::MemberArchive {
+            archived: Some("0/3000148".into()),
+            reason: reason.into(),
+            ..Default::default()
+        });
+        shown(&objects)
+    };
+    let well = archiving("True", "Archiving");
+    assert!(well.contains("Archive     Archiving, up to 0/3000148 when it was last told"), "{well}");
+    let away = archiving("False", "StoreUnreachable");
+    assert!(away.contains("not Archiving (StoreUnreachable): no connection"), "{away}");
+}
+
+#[test]
 fn a_follower_that_does_not_stream_is_seen() {
     let mut report = report(&running());
     // Under its name, but in another epoch: it counts for nothing.

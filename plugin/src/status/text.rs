@@ -4,7 +4,7 @@ use super::lag::Lag;
 use super::model::{Member, Report, RuleSeen};
 use crate::words::{age, clean, columns, size};
 use jiff::Timestamp;
-use pgconvoy_crds::conditions::READY;
+use pgconvoy_crds::conditions::{ARCHIVING, READY};
 use std::collections::BTreeSet;
 
 /// One screen about one set.
@@ -70,6 +70,11 @@ fn facts(report: &Report) -> Vec<String> {
     }
     for text in &report.notes {
         fact("Note", text.clone());
+    }
+    if let Some(archiving) = report.condition(ARCHIVING) {
+        let lsn =
+            report.archived.as_ref().map(|lsn| format!(", up to {lsn} when it was last told")).unwrap_or_default();
+        fact("Archive", format!("{}{lsn}", archiving.reason));
     }
     let versions: BTreeSet<&str> = report.members.iter().filter_map(|m| m.version.as_deref()).collect();
     let mut postgresql: Vec<String> = versions.into_iter().map(ToOwned::to_owned).collect();

@@ -55,9 +55,11 @@ pub async fn restore(
     if full {
         return Err(Error::NotEmpty(into.to_owned()));
     }
-    let parts = manifest.parts.iter().map(|part| {
+    // They own what they need: a future that borrows from a closure's argument cannot be spawned.
+    let tries = options.tries;
+    let parts = manifest.parts.clone().into_iter().map(|part| {
         let (store, key, into) = (store.clone(), part_key(system, id, part.number), into.to_owned());
-        async move { restore_part(&*store, &key, part, &into, options.tries).await }
+        async move { restore_part(&*store, &key, &part, &into, tries).await }
     });
     let () = stream::iter(parts).buffer_unordered(options.parallel.max(1)).try_collect().await?;
 

@@ -28,6 +28,9 @@ pub(super) fn access(set: &Validated) -> [Object; 3] {
         rule("discovery.k8s.io", "endpointslices", &slices, &["get", "update"]),
         rule(GROUP, "pgreplicasets", own, &["get", "list", "watch"]),
         rule(GROUP, "pgreplicasets/status", own, &["patch"]),
+        // Whichever is made next; their names are not known.
+        rule(GROUP, "pgsnapshots", &[], &["get", "list", "watch"]),
+        rule(GROUP, "pgsnapshots/status", &[], &["update"]),
         // Neither pods nor events can be limited by name here: the names are not known, or chosen by the writer.
         rule("", "pods", &[], &["get", "list", "watch"]),
         rule("", "events", &[], &["create", "patch"]),

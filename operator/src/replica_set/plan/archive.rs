@@ -2,7 +2,7 @@
 
 use super::{Action, Planner, Standing};
 use crate::kinds::Kind;
-use crate::replica_set::archive::{ArchiveSeen, FILES, secret};
+use crate::replica_set::archive::{self, ArchiveSeen, secret};
 use pgconvoy_crds::names;
 use serde_json::{Map, Value, json};
 
@@ -10,8 +10,8 @@ impl Planner<'_> {
     /// Sees to the Secret. What is missing or not known takes nothing away from the agents.
     pub(super) fn archive(&mut self) {
         let name = names::archive(&self.set.name);
-        let archive = &self.observed.archive;
-        match (self.standing(Kind::Secret, &name), archive) {
+        let seen = &self.observed.archive;
+        match (self.standing(Kind::Secret, &name), seen) {
             (Standing::Absent, ArchiveSeen::There(files)) => {
                 self.plan.actions.push(Action::Create(secret(self.set, files)));
             }
@@ -19,8 +19,7 @@ impl Planner<'_> {
                 let told = self.observed.secret(&name).and_then(|s| s.archive.as_ref());
                 if told != Some(&files.fingerprint) {
                     let object = secret(self.set, files);
-                    let mut data: Map<String, Value> =
-                        FILES.map(|file| (file.to_owned(), Value::Null)).into_iter().collect();
+                    let mut data: Map<String, Value> = archive::files().map(|file| (file, Value::Null)).collect();
                     if let Value::Object(new) = &object.body["data"] {
                         data.extend(new.clone());
                     }

@@ -5,6 +5,7 @@ use crate::replica_set::archive::ArchiveSeen;
 use crate::replica_set::observed::{Observed, Rule};
 use pgconvoy_crds::MemberArchive;
 use pgconvoy_crds::conditions::{ARCHIVE_REASONS, ARCHIVING, reasons};
+use pgconvoy_crds::pod::archive::ACCESS;
 
 /// How archiving stands; nothing of a set without an archive.
 pub(super) fn archiving(observed: &Observed, rule: &Rule) -> Option<Verdict> {
@@ -20,6 +21,8 @@ pub(super) fn archiving(observed: &Observed, rule: &Rule) -> Option<Verdict> {
             };
             verdict(false, reason, format!("{message}{goes_on}"))
         }
+        // Only what a new set is made from.
+        ArchiveSeen::There(files) if !files.files.contains_key(ACCESS) => None,
         ArchiveSeen::Unknown | ArchiveSeen::There(_) => match said {
             None => verdict(false, reasons::ARCHIVE_STARTING, "the leader has not begun to archive yet".to_owned()),
             Some(said) => {

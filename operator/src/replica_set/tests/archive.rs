@@ -1,6 +1,6 @@
 use super::World;
 use crate::kinds::Kind;
-use crate::replica_set::archive::{ArchiveFiles, ArchiveSeen, Held, gather};
+use crate::replica_set::archive::{ArchiveFiles, ArchiveSeen, Held, Use, gather};
 use k8s_openapi::ByteString;
 use pgconvoy_crds::{MemberArchive, PgArchiveSpec};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn secrets(keys: &[&str], version: &str) -> BTreeMap<String, Held> {
 }
 
 fn there(world: &World, version: &str) -> ArchiveFiles {
-    match gather(&world.valid(), "s3", &spec(), &secrets(&["id", "secret"], version)) {
+    match gather(&world.valid(), "s3", &spec(), Use::Own, &secrets(&["id", "secret"], version)) {
         ArchiveSeen::There(files) => files,
         other => panic!("{other:?}"),
     }
@@ -33,7 +33,7 @@ fn there(world: &World, version: &str) -> ArchiveFiles {
 #[test]
 fn what_is_missing_is_named() {
     let world = World::new(3);
-    let said = |secrets| match gather(&world.valid(), "s3", &spec(), &secrets) {
+    let said = |secrets| match gather(&world.valid(), "s3", &spec(), Use::Own, &secrets) {
         ArchiveSeen::Missing { reason, message } => (reason, message),
         other => panic!("{other:?}"),
     };
@@ -103,4 +103,16 @@ fn the_condition_says_what_the_leader_says() {
     );
     assert_eq!(say("FromALaterAgent", Some("?")).1, "ArchiveFailing");
     assert_eq!(say("ArchiveBehind", Some("2 GiB")), ("True".into(), "ArchiveBehind".into(), "2 GiB".into()));
+}
+
+#[test]
+fn the_source_of_a_new_set_has_files_of_its_own() {
+    let world = World::new(3);
+    let seen = |prefix| gather(&world.valid(), "s3", &spec(), Use::Source(prefix), &secrets(&["id", "secret"], "1"));
+    let ArchiveSeen::There(files) = seen(Some("shop/old")) else { panic!("it is there") };
+    let names: Vec<_> = files.files.keys().map(String::as_str).collect();
+    assert_eq!(names, ["source-access-key-id", "source-access.json", "source-secret-access-key"]);
+    assert!(String::from_utf8_lossy(&files.files["source-access.json"]).contains("\"prefix\":\"shop/old\""));
+    let ArchiveSeen::Missing { message, .. } = seen(None) else { panic!("whose archive?") };
+    assert!(message.contains("fromArchive.prefix"), "{message}");
 }
