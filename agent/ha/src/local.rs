@@ -1,5 +1,6 @@
 //! What is: PostgreSQL and the volume of this member, as the executor sees them.
 
+use crate::Instant;
 use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, Position, SystemId, TimelineId};
 use std::collections::BTreeSet;
 
@@ -15,6 +16,9 @@ pub struct Local {
     pub server: Server,
     /// Why the want is not reached, when it is not: a sentence for people.
     pub problem: Option<String>,
+    /// When PostgreSQL was asked the newest question that it has answered (or when it was seen that there is none). Comes
+    /// afresh at least once a second while it answers.
+    pub answered: Instant,
     /// After an orderly stop of a writable server: timeline and *beginning* of its last record, the shutdown checkpoint.
     /// Whoever holds more than this holds all that it wrote.
     pub shutdown: Option<Position>,

@@ -150,6 +150,26 @@ fn a_leader_whose_postgres_died_gives_way() {
     }
 }
 
+/// PostgreSQL hangs and cannot even be killed, while its agent lives: the agent sees to it that another leads.
+#[test]
+fn a_leader_whose_postgres_hangs_is_replaced() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.freeze_leaders_postgres(2_400);
+        world.run(10_000);
+        assert_eq!(world.epoch(), 1, "seed {seed}: a short stall cost an epoch");
+        world.freeze_leaders_postgres(60_000);
+        let before = world.acknowledged();
+        world.run(6_000);
+        assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over");
+        assert!(world.acknowledged() > before, "seed {seed}: no writes");
+        world.run(120_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 2, "seed {seed}: an epoch nobody needed");
+    }
+}
+
 /// A planned change of leader is short, and costs one epoch.
 #[test]
 fn a_leader_hands_over() {

@@ -8,6 +8,7 @@ use super::{
     sql::Session,
     supervisor, timelines,
 };
+use crate::clock;
 use pgconvoy_ha::{Local, Server, Stream};
 use pgconvoy_terms::{Epoch, Lsn, TimelineId};
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,8 @@ const EVERY_BUSY: Duration = Duration::from_millis(50);
 /// How long the stream may be silent before its leader counts as not heard. An idle receiver asks for a sign after half
 /// of `wal_receiver_timeout`, so this must be more than 2.5 s.
 const LIVE: Duration = Duration::from_millis(3_500);
+/// How old an answer may be before a newer one is told although it says the same, in milliseconds.
+const AFRESH: u64 = 900;
 /// How near a follower must be to count as caught up, in bytes, or in milliseconds of lag.
 const NEAR: u64 = 16 << 20;
 
@@ -33,6 +36,8 @@ pub(crate) struct Observer {
     /// Rings the driver: what is seen must not be.
     pub(crate) alarm: Arc<Notify>,
     session: Option<Session>,
+    /// [`Local::answered`].
+    answered: pgconvoy_ha::Instant,
     /// The time of the leader's last message, as the server says it, and when that was seen to change.
     last_message: Option<(String, Instant)>,
     fork: Option<(TimelineId, Option<(TimelineId, Lsn)>)>,
@@ -40,14 +45,26 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn new(postgres: Arc<Postgres>, local: watch::Sender<Option<Local>>, alarm: Arc<Notify>) -> Self {
-        Self { postgres, local, alarm, session: None, last_message: None, fork: None }
+        Self {
+            postgres,
+            local,
+            alarm,
+            session: None,
+            answered: pgconvoy_ha::Instant(0),
+            last_message: None,
+            fork: None,
+        }
     }
 
     /// Never ends.
     pub(crate) async fn run(mut self) {
         loop {
             let (known, count) = self.postgres.facts.read();
+            let asked = clock::now();
             let server = self.server(&known).await;
+            if server != Server::Busy {
+                self.answered = asked;
+            }
             let pause = if server == Server::Busy { EVERY_BUSY } else { EVERY };
             if self.postgres.facts.read().1 != count {
                 // The driver changed something meanwhile: what was seen may be of before or after.
@@ -60,9 +77,12 @@ impl Observer {
 
     fn publish(&self, known: Known, server: Server) {
         let Known { applied, data, problem, shutdown, .. } = known;
-        let local = Local { applied, data, server, problem, shutdown };
+        let local = Local { applied, data, server, problem, shutdown, answered: self.answered };
         self.local.send_if_modified(|old| {
-            let changed = old.as_ref() != Some(&local);
+            let changed = old.as_ref().is_none_or(|old| {
+                let asked = old.answered;
+                self.answered.since(asked) >= AFRESH || *old != Local { answered: asked, ..local.clone() }
+            });
             if changed {
                 *old = Some(local);
             }

@@ -58,6 +58,10 @@ impl Core {
             );
             return;
         };
+        if term.phase == Phase::Active && self.hangs(term) {
+            self.give_way(term);
+            return;
+        }
         match self.reign(term) {
             Some(reign) if term.phase == Phase::Active => self.serve(term, &me, &reign),
             Some(reign) => self.activate(term, &me, &reign),
@@ -96,6 +100,27 @@ impl Core {
         }
         self.detach();
         self.open(Some(term), format!("PostgreSQL of {}, which led epoch {}, is gone", self.me, term.epoch.number));
+    }
+
+    /// Whether PostgreSQL runs and answers nothing any more, for D.
+    fn hangs(&self, term: &Term) -> bool {
+        let replaceable = term.rules.iter().all(|r| r.acknowledgements > 0);
+        replaceable && self.mute > self.timing.suspect && *self.server() != Server::Down
+    }
+
+    /// Another is to lead. What hangs is killed only when the epoch is open: until then nobody else would serve either, and it
+    /// may come back.
+    fn give_way(&mut self, term: &Term) {
+        self.heartbeat(term);
+        self.permit(term);
+        if self.overdue(term) {
+            return;
+        }
+        let (me, number, limit) = (&self.me, term.epoch.number, self.timing.suspect / 1000);
+        let why = format!("PostgreSQL of {me}, which leads epoch {number}, answers nothing for {limit} s");
+        self.level.activity =
+            Activity::Leading(term.epoch.clone(), Some(format!("PostgreSQL answers nothing for {limit} s")));
+        self.open(Some(term), why);
     }
 
     /// Confirm, then become writable.
@@ -292,7 +317,7 @@ impl Core {
             have >= r.acknowledgements as usize
         };
         let vouched = self.vouch.proven(&term.rules).is_some_and(|at| self.now.since(at) <= self.timing.suspect);
-        *epoch == term.epoch && term.rules.iter().all(streaming) && vouched
+        *epoch == term.epoch && self.mute <= self.timing.suspect && term.rules.iter().all(streaming) && vouched
     }
 
     /// Fences when there has been no proof of leading for too long.

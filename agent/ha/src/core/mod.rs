@@ -28,6 +28,10 @@ const CALL_LIMIT: u64 = 6_000;
 /// writes where the Services lead, and every node takes that up, some only once a second.
 const SETTLING: u64 = 3_000;
 
+/// As how much time a step counts at most in which the agent waited for an answer, in milliseconds: steps come every 300 ms
+/// unless the agent, or the whole machine, stands still.
+const LONGEST_STEP: u64 = 500;
+
 /// One member's part in the protocol.
 #[derive(Debug)]
 pub struct Core {
@@ -73,6 +77,9 @@ pub struct Core {
     /// Whose agent is not there, and when it was asked.
     nobody: Option<(MemberName, Instant)>,
     canvass: canvass::Canvass,
+
+    /// For how much of this agent's own time PostgreSQL has not answered, in milliseconds.
+    mute: u64,
 
     /// The epoch that was seen to become active last, and when.
     activated: Option<(Epoch, Instant)>,
@@ -173,6 +180,7 @@ impl Core {
             heard: now,
             nobody: None,
             canvass: canvass::Canvass::default(),
+            mute: 0,
             activated: None,
             admission: None,
             rewinds: follow::Rewinds::default(),
@@ -195,6 +203,8 @@ impl Core {
 
     /// Takes in one event and says what follows from it. `now` never goes back.
     pub fn step(&mut self, now: Instant, event: Event) -> Output {
+        // While the agent itself stood still, nobody could have heard an answer.
+        self.mute += now.since(self.now).min(LONGEST_STEP);
         self.now = now.max(self.now);
         self.take_in(event);
         self.decide();
@@ -238,6 +248,9 @@ impl Core {
                 let kind = |l: &Local| (std::mem::discriminant(&l.data), std::mem::discriminant(&l.server));
                 if self.local.as_ref().map(kind) != Some(kind(&local)) {
                     self.moved = self.now;
+                }
+                if self.local.as_ref().is_none_or(|l| l.answered < local.answered) {
+                    self.mute = 0;
                 }
                 self.local = Some(local);
             }

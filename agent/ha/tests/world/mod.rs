@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone)]
 pub(crate) struct Faults {
     kill_postgres: f64,
+    hang_postgres: f64,
     restart_agent: f64,
     restart_pod: f64,
     stop_pod: f64,
@@ -31,6 +32,7 @@ impl Faults {
     pub(crate) fn none() -> Self {
         Self {
             kill_postgres: 0.0,
+            hang_postgres: 0.0,
             restart_agent: 0.0,
             restart_pod: 0.0,
             stop_pod: 0.0,
@@ -46,6 +48,7 @@ impl Faults {
     pub(crate) fn all() -> Self {
         Self {
             kill_postgres: 1.0,
+            hang_postgres: 0.5,
             restart_agent: 1.0,
             restart_pod: 0.7,
             stop_pod: 0.5,
@@ -499,6 +502,11 @@ impl World {
                 self.note(format!("{who} postgres killed"));
                 self.members.get_mut(&who).unwrap().postgres.kill();
             }
+            if self.rng.chance(per_tick(f.hang_postgres)) {
+                let until = self.now + 500 + self.rng.below(20_000);
+                self.note(format!("{who} postgres hangs until {until}"));
+                self.members.get_mut(&who).unwrap().postgres.hang(until);
+            }
             if self.rng.chance(per_tick(f.restart_agent)) {
                 self.crash(&who, false);
             }
@@ -632,6 +640,13 @@ impl World {
     pub(crate) fn kill_leaders_postgres(&mut self) -> MemberName {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
         self.members.get_mut(&leader.name).unwrap().postgres.kill();
+        leader.name
+    }
+
+    /// Nothing of its PostgreSQL moves for so long, nor can it be killed.
+    pub(crate) fn freeze_leaders_postgres(&mut self, milliseconds: u64) -> MemberName {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.members.get_mut(&leader.name).unwrap().postgres.hang(self.now + milliseconds);
         leader.name
     }
 

@@ -1,7 +1,7 @@
 //! PostgreSQL and its executor, simulated: a log of entries, each written in an epoch.
 
 use super::rng::Rng;
-use pgconvoy_ha::{Answer, Data, Local, RuleInForce, Server, Stream, Want, WantKind};
+use pgconvoy_ha::{Answer, Data, Instant, Local, RuleInForce, Server, Stream, Want, WantKind};
 use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SystemId, Tag, TimelineId};
 use std::collections::BTreeMap;
 
@@ -46,6 +46,9 @@ pub(crate) struct Postgres {
     shutdown: Option<usize>,
     name: Option<MemberName>,
     now: u64,
+    /// Nothing of it moves until then.
+    hung_until: u64,
+    answered: u64,
 }
 
 impl Postgres {
@@ -64,7 +67,18 @@ impl Postgres {
             shutdown: None,
             name: None,
             now: 0,
+            hung_until: 0,
+            answered: 0,
         }
+    }
+
+    /// Every process of it stands still until then; whoever asks gets no answer.
+    pub(crate) fn hang(&mut self, until: u64) {
+        self.hung_until = until;
+    }
+
+    fn hangs(&self) -> bool {
+        self.hung_until > self.now
     }
 
     pub(crate) fn want(&mut self, want: &Want, now: u64) {
@@ -86,6 +100,7 @@ impl Postgres {
     }
 
     pub(crate) fn kill(&mut self) {
+        self.hung_until = 0;
         self.running = Running::Down;
         self.clone = None;
     }
@@ -139,7 +154,8 @@ impl Postgres {
             timeline: TimelineId(self.log.last().map_or(0, |e| e.epoch)),
             end: Lsn(length as u64 - 1),
         });
-        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown }
+        let answered = Instant(self.answered);
+        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown, answered }
     }
 
     /// One tick of the executor; returns how many servers it started.
@@ -152,6 +168,12 @@ impl Postgres {
     ) -> u64 {
         self.now = now;
         self.name = Some(me.clone());
+        if self.hangs() {
+            return 0;
+        }
+        if now >= self.answered + 500 {
+            self.answered = now;
+        }
         self.stream(me, source);
         let Some(want) = self.want.clone() else { return 0 };
         if now < self.busy_until || self.applied == want.revision && self.steady(&want.kind) {
@@ -326,7 +348,9 @@ impl Postgres {
         let Running::Standby { following: Some((leader, epoch)), receiving } = &mut self.running else { return };
         *receiving = false;
         let Some(incarnation) = &self.data else { return };
-        let Some(Postgres { running: Running::Primary(r), log, .. }) = source(leader) else { return };
+        let Some(Postgres { running: Running::Primary(r), log, .. }) = source(leader).filter(|s| !s.hangs()) else {
+            return;
+        };
         let member = MemberId { name: me.clone(), incarnation: incarnation.clone() };
         let slot = Tag::new(&member, epoch).slot();
         if r.epoch != *epoch || !r.slots.contains_key(&slot) {
@@ -362,6 +386,9 @@ impl Postgres {
         position: Option<Position>,
         from: MemberName,
     ) -> Answer {
+        if self.hangs() {
+            return Answer::NotYet;
+        }
         let log = &self.log;
         let Running::Primary(r) = &mut self.running else { return Answer::NotYet };
         if r.epoch != *epoch {
@@ -381,6 +408,9 @@ impl Postgres {
 
     /// Clients write while they are let in; returns the entries acknowledged now, with the epoch that did it.
     pub(crate) fn take_writes(&mut self, next: &mut u64, rng: &mut Rng) -> Vec<(u64, u32)> {
+        if self.hangs() {
+            return vec![];
+        }
         let Running::Primary(r) = &mut self.running else { return vec![] };
         if r.gate && rng.chance(0.05) {
             *next += 1;
