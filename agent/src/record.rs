@@ -147,6 +147,7 @@ mod tests {
                 phase: Phase::Recruiting,
                 leader: None,
                 rules: vec![],
+                lossy: false,
                 history: vec![],
                 chain: vec![epoch.id],
             }),

@@ -38,6 +38,9 @@ pub struct PgTermSpec {
     /// Every rule under which an acknowledged commit may exist that no later active epoch covers yet, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub configs: Vec<RuleRecord>,
+    /// Whether a rule was given up since the last epoch that became active, so that commits acknowledged under it may be missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lossy: bool,
     /// Earlier epochs, oldest first; the last 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<ForkRecord>,
@@ -195,6 +198,7 @@ impl PgTermSpec {
             },
             leader: self.leader.as_ref().map(member).transpose()?,
             rules: rules.collect::<Result<_, _>>()?,
+            lossy: self.lossy,
             history: history.collect::<Result<_, _>>()?,
             chain: self.chain.iter().map(|c| c.parse().map_err(bad("chain"))).collect::<Result<_, _>>()?,
         }))
@@ -221,6 +225,7 @@ impl PgTermSpec {
                     acknowledgements: i32::try_from(r.acknowledgements).unwrap_or(i32::MAX),
                 })
                 .collect(),
+            lossy: term.lossy,
             history: term
                 .history
                 .iter()

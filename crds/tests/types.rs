@@ -70,6 +70,7 @@ fn term(phase: Phase) -> Term {
             },
             Rule { epoch: epoch(9), leader: member(2), followers: [].into_iter().collect(), acknowledgements: 0 },
         ],
+        lossy: false,
         history: vec![
             Fork { epoch: epoch(1), parent: None, at: None, leader: member(1), lossy: false },
             Fork {

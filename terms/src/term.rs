@@ -44,6 +44,9 @@ pub struct Term {
     pub leader: Option<MemberId>,
     /// Every rule under which an acknowledged commit may exist that no later active epoch covers yet, oldest first.
     pub rules: Vec<Rule>,
+    /// Whether a rule was given up since the last epoch that became active, so that commits acknowledged under it may be
+    /// missing: the next entry of the history will say so.
+    pub lossy: bool,
     /// Earlier epochs, oldest first.
     pub history: Vec<Fork>,
     /// Ids of every change that can matter to a quorum, oldest first; the last is this term's own.
@@ -100,6 +103,7 @@ mod tests {
             phase: Phase::Recruiting,
             leader: None,
             rules: vec![],
+            lossy: false,
             history: vec![],
             chain: vec![id(1), id(2)],
         };
@@ -114,6 +118,7 @@ mod tests {
             phase: Phase::Active,
             leader: None,
             rules: vec![],
+            lossy: false,
             history: vec![],
             chain: vec![],
         };

@@ -50,6 +50,12 @@ pub enum Event {
         /// Who, if somebody wishes for one; another leads when that one cannot.
         to: Option<MemberName>,
     },
+    /// Whether a person gives up what stands in the way of a new leader: the rules of this epoch, and with them commits that
+    /// only members that are gone may hold. A level: `None` takes it back.
+    TakeOver {
+        /// The number of the epoch that it ends; nothing happens in any other.
+        epoch: Option<u32>,
+    },
     /// The pod is to stop.
     Stop,
 }

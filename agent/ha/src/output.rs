@@ -76,6 +76,11 @@ pub enum Effect {
     },
     /// Run checkpoints while PostgreSQL serves, so that stopping it is quick, and report [`crate::Event::Checkpointed`].
     Checkpoint,
+    /// What a person asked for ([`crate::Event::HandOver`], [`crate::Event::TakeOver`]) will not be done.
+    RefuseRequest {
+        /// A sentence.
+        why: String,
+    },
     /// Something that people may want to read later: written as an Event of type Normal and logged.
     Tell {
         /// One word, a reason in CamelCase.

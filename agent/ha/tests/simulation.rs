@@ -170,6 +170,89 @@ fn a_leader_whose_postgres_hangs_is_replaced() {
     }
 }
 
+/// Without a quorum a dead leader's rule ends by the clock: nobody leads beside it, and the loss is on record.
+#[test]
+fn without_a_quorum_a_dead_leader_is_replaced_after_its_permission() {
+    for (seed, members) in (0..10).flat_map(|s| [(s, 2), (s, 3)]) {
+        let mut world = World::new(seed, members, 0, Faults::none());
+        world.run(40_000);
+        world.stop_leader_for(100_000);
+        let before = world.acknowledged();
+        world.run(11_000);
+        assert_eq!(world.acknowledged(), before, "seed {seed}: a leader that may still serve was not waited for");
+        world.run(if members == 2 { 26_000 } else { 11_000 });
+        assert!(world.acknowledged() > before && world.lossy(), "seed {seed}: nobody took over");
+        world.run(180_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), 2, "seed {seed}: an epoch nobody needed");
+    }
+}
+
+/// Also one that lives, and is cut off from everybody: it must have stopped before another leads.
+#[test]
+fn without_a_quorum_two_never_lead_at_once() {
+    for seed in 0..10 {
+        for agent in [false, true] {
+            let mut world = World::new(seed, 3, 0, Faults::none());
+            world.run(40_000);
+            world.cut_leader_for(60_000, true, true);
+            if !agent {
+                world.stop_leaders_agent_for(60_000);
+            }
+            world.run(20_000);
+            assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over");
+            world.run(130_000);
+            world.check_recovered();
+        }
+    }
+    run_all(3, 0, &Faults::all());
+    run_all(2, 0, &Faults::all());
+}
+
+#[test]
+fn without_a_quorum_lesser_faults_cost_no_epoch() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 3, 0, Faults::none());
+        world.run(40_000);
+        world.cut_follower_for(30_000);
+        world.run(40_000);
+        assert_eq!(world.epoch(), 1, "seed {seed}: for a follower");
+        world.cut_api_for(60_000);
+        world.run(70_000);
+        assert_eq!(world.epoch(), 1, "seed {seed}: for the API");
+        for member in 1..=3 {
+            world.restart_agent(member);
+            world.run(5_000);
+        }
+        world.check_recovered();
+        assert_eq!((world.epoch(), world.server_starts()), (1, 3), "seed {seed}");
+    }
+}
+
+/// Too many disks are lost for the rules to be sealed: a person decides, once, for one epoch.
+#[test]
+fn a_set_without_its_quorum_is_taken_over_by_decision() {
+    for seed in 0..10 {
+        for survivor in 1..=3 {
+            let mut world = World::new(seed, 3, 1, Faults::none());
+            world.run(40_000);
+            world.take_over(1);
+            world.run(5_000);
+            assert_eq!(world.epoch(), 1, "seed {seed}: a leader that serves was given up");
+            world.lose_everything_but(survivor);
+            world.run(60_000);
+            let epoch = world.epoch();
+            world.take_over(epoch + 1);
+            world.run(20_000);
+            assert_eq!(world.epoch(), epoch, "seed {seed}: a decision about another epoch was followed");
+            world.take_over(epoch);
+            world.run(60_000);
+            world.check_recovered();
+            assert!(world.lossy(), "seed {seed}");
+        }
+    }
+}
+
 /// A planned change of leader is short, and costs one epoch.
 #[test]
 fn a_leader_hands_over() {

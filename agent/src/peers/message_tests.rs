@@ -28,6 +28,7 @@ fn term() -> Term {
         phase: Phase::Elected,
         leader: Some(member(1)),
         rules: vec![rule(8), rule(9)],
+        lossy: false,
         history: vec![
             Fork { epoch: epoch(1), parent: None, at: None, leader: member(1), lossy: false },
             Fork {

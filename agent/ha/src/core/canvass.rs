@@ -1,7 +1,7 @@
 //! Suspect and Canvass: whether a leader that is not heard of is to be replaced.
 //!
-//! Only where every rule has W >= 1: there safety rests on pledges alone, so a wrong suspicion costs a short outage and
-//! never a commit. Canvass keeps wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to
+//! Where every rule has W >= 1 safety rests on pledges alone, so a wrong suspicion costs a short outage and never a commit.
+//! With W = 0 the old leader's rule must lapse by the clock (`forsake.rs`), and its last commits may be lost. Canvass keeps wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to
 //! seal the old one and to make the next one active.
 
 use super::{Core, Kind};
@@ -79,6 +79,10 @@ impl Core {
         if self.now.since(self.started) < self.timing.suspect { Heard::Unknown } else { Heard::No }
     }
 
+    pub(super) fn hears_a_leader(&self, term: &Term) -> bool {
+        self.heard(term) == Heard::Yes
+    }
+
     pub(super) fn answer_canvass(&self, epoch: &Epoch) -> Answer {
         let (Some(term), Some(member)) = (&self.record.head, self.my_id()) else { return Answer::NotYet };
         if term.epoch != *epoch {
@@ -100,8 +104,7 @@ impl Core {
     /// new epoch is on its way and the old leader is not to be followed any more.
     pub(super) fn suspect(&mut self, term: &Term) -> bool {
         let Some(me) = self.my_id() else { return false };
-        let quorum = term.rules.iter().all(|r| r.acknowledgements > 0);
-        if term.phase != Phase::Active || !quorum {
+        if term.phase != Phase::Active {
             return false;
         }
         if let (Some(leader), true) = (&term.leader, self.bereft(term)) {
@@ -155,7 +158,17 @@ impl Core {
         let silent = those(|s| s.heard == Heard::No);
         term.rules.iter().all(|r| {
             let taking_part = able.iter().filter(|m| r.contains(m)).count();
-            r.sealed_by(&silent) && taking_part > r.acknowledgements as usize
+            let replaceable = match r.acknowledgements {
+                // Any sign of life of a leader that needs nobody speaks for it, time must be able to end its rule, and most
+                // must agree; a single follower has the Lease to tell it, which its leader holds while it serves.
+                0 => {
+                    let agree = r.members().filter(|m| silent.contains(*m)).count();
+                    let most = 2 * agree > r.followers.len() + 1 || r.followers.len() == 1;
+                    live.is_empty() && r.followers.contains(me) && most
+                }
+                _ => r.sealed_by(&silent),
+            };
+            replaceable && taking_part > r.acknowledgements as usize
         })
     }
 }

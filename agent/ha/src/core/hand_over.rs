@@ -74,7 +74,7 @@ impl Core {
             }
             _ => return,
         };
-        self.alarm("SwitchoverRefused", format!("{} goes on leading: {why}", self.me));
+        self.effects.push(Effect::RefuseRequest { why: format!("{} goes on leading: {why}", self.me) });
     }
 
     fn serves(&self, term: &Term) -> bool {

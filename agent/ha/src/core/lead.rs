@@ -46,8 +46,10 @@ struct Reign {
 impl Core {
     /// This member is the elected leader.
     pub(super) fn lead(&mut self, term: &Term) {
-        // With a quorum the Lease only orders those who try: a serving leader leaves it to whoever must replace it.
-        self.level.lease = term.phase != Phase::Active || term.rules.iter().any(|r| r.acknowledgements == 0);
+        // The Lease only orders those who try: a serving leader leaves it to whoever must replace it. But a single follower without
+        // a quorum has no one else to ask whether this leader lives.
+        let lonely = term.rules.iter().any(|r| r.acknowledgements == 0 && r.followers.len() == 1);
+        self.level.lease = term.phase != Phase::Active || (lonely && self.mute <= self.timing.suspect);
         self.level.activity = Activity::Electing(term.epoch.clone());
         if self.founding(term) {
             return;
@@ -60,6 +62,13 @@ impl Core {
         };
         if term.phase == Phase::Active && self.hangs(term) {
             self.give_way(term);
+            return;
+        }
+        if term.phase == Phase::Active && Self::clock_bound(term) && !self.proven && *self.server() != Server::Down {
+            // A new agent: what the one before proved is not known, so nothing is permitted anew before a proof.
+            self.heartbeat(term);
+            self.read();
+            self.overdue(term);
             return;
         }
         match self.reign(term) {
@@ -143,9 +152,15 @@ impl Core {
             self.record.led = Some(term.epoch.clone());
             self.persist();
         }
+        if !Self::clock_bound(term) {
+            self.proof = self.now;
+        } else if !self.proven || self.now.since(self.proof) > 3 * self.timing.heartbeat {
+            // Without a quorum the clock is all there is: it runs from a proof, not from the wish to lead.
+            self.read();
+            return;
+        }
         self.want(WantKind::Lead { epoch: term.epoch.clone(), rule, gate: false });
         self.permit(term);
-        self.proof = self.now;
     }
 
     fn ask_to_store(&mut self, term: &Term) {
@@ -182,8 +197,9 @@ impl Core {
             parent: reign.fork.map(|f| f.0),
             at: reign.fork.map(|f| f.1),
             leader: me.clone(),
-            lossy: false,
+            lossy: term.lossy,
         });
+        next.lossy = false;
         let excess = next.history.len().saturating_sub(HISTORY_LIMIT);
         next.history.drain(..excess);
         self.swap(next);
@@ -286,9 +302,11 @@ impl Core {
     fn heartbeat(&mut self, term: &Term) {
         if let Some(proven) = self.vouch.proven(&term.rules) {
             self.proof = self.proof.max(proven);
+            self.proven = true;
         }
         if term.rules.iter().all(|r| r.followers.is_empty()) {
             self.proof = self.now;
+            self.proven = true;
             return;
         }
         if self.now.since(self.vouch.asked) >= self.timing.heartbeat {
@@ -309,15 +327,20 @@ impl Core {
         }
     }
 
-    /// Whether commits can be acknowledged: W followers of every rule stream, and have vouched within D.
+    /// Whether commits can be acknowledged: W followers of every rule stream, and have vouched within D. Without a quorum a
+    /// leader that serves by right acknowledges.
     pub(super) fn quorate(&self, term: &Term) -> bool {
         let Server::Primary { epoch, streams, .. } = self.server() else { return false };
+        let answers = *epoch == term.epoch && self.mute <= self.timing.suspect;
+        if Self::clock_bound(term) {
+            return answers && self.proven && self.now.since(self.proof) <= self.timing.proof;
+        }
         let streaming = |r: &Rule| {
             let have = streams.iter().filter(|s| r.followers.contains(&s.member)).count();
             have >= r.acknowledgements as usize
         };
         let vouched = self.vouch.proven(&term.rules).is_some_and(|at| self.now.since(at) <= self.timing.suspect);
-        *epoch == term.epoch && self.mute <= self.timing.suspect && term.rules.iter().all(streaming) && vouched
+        answers && term.rules.iter().all(streaming) && vouched
     }
 
     /// Fences when there has been no proof of leading for too long.

@@ -6,6 +6,7 @@
 mod answer;
 mod canvass;
 mod follow;
+mod forsake;
 mod hand_over;
 mod lead;
 mod open;
@@ -61,6 +62,8 @@ pub struct Core {
 
     /// The id of the Open that this member made or tried last.
     my_open: Option<ChangeId>,
+    /// When it was seen to be done.
+    opened: Instant,
     /// Why that was.
     opening: String,
     /// Epochs this member opened in a row that did not become active.
@@ -91,12 +94,16 @@ pub struct Core {
 
     /// The time of the last question whose answers proved that this member still leads.
     proof: Instant,
+    /// Whether there was one since this agent started; before, `proof` is only when that was.
+    proven: bool,
     vouch: lead::Vouch,
     /// The epoch in which clients were let in.
     gate: Option<Epoch>,
 
     want: Want,
     hand_over: hand_over::HandOver,
+    /// The epoch whose rules a person gives up.
+    taking_over: Option<u32>,
     effects: Vec<Effect>,
     alarms: BTreeMap<&'static str, String>,
     level: Level,
@@ -170,6 +177,7 @@ impl Core {
             last_asked: BTreeMap::new(),
             to_answer: vec![],
             my_open: None,
+            opened: now,
             opening: String::new(),
             fruitless: 0,
             last_open: None,
@@ -186,10 +194,12 @@ impl Core {
             rewinds: follow::Rewinds::default(),
             copying: None,
             proof: now,
+            proven: false,
             vouch: lead::Vouch::default(),
             gate: None,
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),
+            taking_over: None,
             effects: vec![],
             alarms: BTreeMap::new(),
             level: Level::idle("starting"),
@@ -264,6 +274,7 @@ impl Core {
             Event::Answered { id, from, answer } => self.hear(id, &from, answer),
             Event::Checkpointed => self.hand_over.checkpointed(),
             Event::HandOver { to } => self.ask_to_hand_over(to),
+            Event::TakeOver { epoch } => self.ask_to_take_over(epoch),
             Event::Stop => self.hand_over.stop(),
         }
     }
@@ -386,6 +397,7 @@ impl Core {
             (Some(leader), _) => self.follow(&term, &leader.name.clone()),
             (None, _) => self.recruit(&term),
         }
+        self.take_over(&term);
         if term.phase == pgconvoy_terms::Phase::Active {
             self.fruitless = 0;
         }

@@ -29,6 +29,11 @@ impl Core {
 
     /// Opens the next epoch: holding the Lease, by compare-and-swap, rules unchanged. `why`: a clause for people.
     pub(super) fn open(&mut self, current: Option<&Term>, why: String) {
+        self.open_without(current, why, false);
+    }
+
+    /// Opens the next epoch. `forsaken`: without the rules that stand until now, which a person gives up.
+    pub(super) fn open_without(&mut self, current: Option<&Term>, why: String, forsaken: bool) {
         let pause = (2_000u64 << self.fruitless.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
         if self.last_open.is_some_and(|at| self.now.since(at) < pause) {
             return;
@@ -44,7 +49,8 @@ impl Core {
             epoch,
             phase: Phase::Recruiting,
             leader: None,
-            rules: current.map(|t| t.rules.clone()).unwrap_or_default(),
+            rules: current.filter(|_| !forsaken).map(|t| t.rules.clone()).unwrap_or_default(),
+            lossy: forsaken || current.is_some_and(|t| t.lossy),
             history: current.map(|t| t.history.clone()).unwrap_or_default(),
             chain: current.map(|t| t.chain.clone()).unwrap_or_default(),
         };
@@ -120,7 +126,7 @@ impl Core {
             self.pledges.iter().filter_map(|(m, p)| p.map(|p| (m.clone(), p))).collect();
         self.leave_the_election(&mut known);
         let sealing: BTreeSet<MemberId> = known.keys().cloned().collect();
-        if !term.rules.iter().all(|r| r.sealed_by(&sealing)) {
+        if self.gathering(term) || !term.rules.iter().all(|r| r.sealed_by(&sealing) || self.lapsed(term, r)) {
             self.sealed_since = None;
             return;
         }
@@ -139,7 +145,7 @@ impl Core {
         });
         let leader = match winner {
             Some((member, _)) => member.clone(),
-            None if term.rules.is_empty() && self.may_found() => {
+            None if term.rules.is_empty() && term.history.is_empty() && self.may_found() => {
                 let Some(me) = self.founder() else { return };
                 me
             }
@@ -149,6 +155,9 @@ impl Core {
         let mut next = term.clone();
         next.phase = Phase::Elected;
         next.leader = Some(leader);
+        // Nobody can confirm a rule whose leader, the only one who seals it, is gone.
+        next.rules.retain(|r| r.sealed_by(&sealing));
+        next.lossy |= next.rules.len() < term.rules.len();
         next.rules.push(rule);
         let id = self.new_id();
         next.push_change(id);

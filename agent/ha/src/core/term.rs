@@ -27,6 +27,7 @@ impl Core {
         // A quorum read that shows the epoch unchanged proves that no later one had been opened when it was sent.
         if let (Some(sent), true) = (proof, self.register_is_mine()) {
             self.proof = self.proof.max(sent);
+            self.proven = true;
         }
     }
 
@@ -82,6 +83,9 @@ impl Core {
         if term.phase == Phase::Active && self.record.head.as_ref().is_none_or(|h| h.phase != Phase::Active) {
             self.activated = Some((term.epoch.clone(), self.now));
             self.tell_who_leads(&term);
+        }
+        if term.phase == Phase::Recruiting && self.my_open.as_ref() == term.head() {
+            self.opened = self.now;
         }
         if term.phase == Phase::Recruiting && self.my_open.as_ref() == term.head() && term.epoch.number > 1 {
             let message = format!("{} opens epoch {}: {}", self.me, term.epoch.number, self.opening);

@@ -101,6 +101,8 @@ struct Member {
     cut_until: u64,
     no_api_until: u64,
     down_until: u64,
+    /// Without its agent until then; PostgreSQL goes on.
+    alone_until: u64,
 }
 
 /// Everything there is.
@@ -170,6 +172,7 @@ impl World {
             cut_until: 0,
             no_api_until: 0,
             down_until: 0,
+            alone_until: 0,
         };
         self.members.insert(member.clone(), empty);
         self.boot(&member);
@@ -256,7 +259,7 @@ impl World {
         let m = self.members.get_mut(member).unwrap();
         let Some(core) = m.core.as_mut() else { return };
         let output = core.step(now, event);
-        m.postgres.want(&output.want, self.now);
+        m.postgres.want(&output.want, output.permission, self.now);
         let (effects, done) = (output.effects.clone(), output.done);
         m.output = Some(output);
         for effect in effects {
@@ -306,6 +309,7 @@ impl World {
                 let answer = m.postgres.admit(&epoch, &who, position, from);
                 self.reply(member, id, answer);
             }
+            Effect::RefuseRequest { why } => self.note(format!("{member} refuses: {why}")),
             Effect::Tell { reason, message } => self.note(format!("{member} tells {reason}: {message}")),
             Effect::Alarm { reason, message } => self.note(format!("{member} ALARM {reason}: {message}")),
         }
@@ -440,7 +444,7 @@ impl World {
             if self.members[&who].down_until > self.now {
                 continue;
             }
-            if self.members[&who].core.is_none() {
+            if self.members[&who].core.is_none() && self.members[&who].alone_until <= self.now {
                 self.boot(&who);
                 self.note(format!("{who} boots"));
             }
@@ -450,7 +454,8 @@ impl World {
                 let source = |n: &MemberName| {
                     self.members.get(n).filter(|s| !cut && s.cut_until <= self.now).map(|s| &s.postgres)
                 };
-                self.starts += m.postgres.converge(&who, self.now, &mut self.rng, &source);
+                let agent = m.core.is_some();
+                self.starts += m.postgres.converge(&who, self.now, agent, &mut self.rng, &source);
             }
             if let Some((epoch, id)) = m.postgres.just_promoted() {
                 self.promoted(&epoch, id, &m.postgres);
@@ -460,15 +465,26 @@ impl World {
                 self.gap = self.gap.max(self.now - self.last_acknowledged);
                 self.last_acknowledged = self.now;
             }
+            self.check_alone(&acks);
             self.acknowledged.extend(acks);
             let now = m.postgres.local();
             let changed = m.reported.as_ref() != Some(&now);
             m.reported = Some(now.clone());
             self.members.insert(who.clone(), m);
             self.report_flushes(&who);
-            if changed {
+            if changed && self.members[&who].core.is_some() {
                 self.send(&who, 10, Mail::Event(Event::Local(now)));
             }
+        }
+    }
+
+    /// Without a quorum only the clock keeps two leaders from acknowledging at once.
+    fn check_alone(&self, acks: &[(u64, u32)]) {
+        let newest = self.promoted.keys().max().copied().unwrap_or_default();
+        if self.spec.acknowledgements == 0
+            && let Some((_, of)) = acks.iter().find(|(_, of)| *of < newest)
+        {
+            self.fail(&format!("a leader of epoch {of} acknowledges although epoch {newest} has one"));
         }
     }
 
@@ -477,7 +493,8 @@ impl World {
         if let Some(other) = self.promoted.insert(epoch.number, id.clone()) {
             self.fail(&format!("S1: {other} and {id} were both promoted in epoch {}", epoch.number));
         }
-        for (entry, of) in &self.acknowledged {
+        let quorum = self.spec.acknowledgements > 0;
+        for (entry, of) in self.acknowledged.iter().filter(|_| quorum) {
             if *of < epoch.number && !postgres.holds(*entry) {
                 self.fail(&format!("S2: entry {entry}, acknowledged in epoch {of}, is not in the log of {id}"));
             }
@@ -572,9 +589,11 @@ impl World {
         m.core = None;
         m.generation += 1;
         m.output = None;
-        m.down_until = self.now + delay;
         if pod {
+            m.down_until = self.now + delay;
             m.postgres.kill();
+        } else {
+            m.alone_until = self.now + delay;
         }
     }
 
@@ -594,6 +613,32 @@ impl World {
     pub(crate) fn switch(&mut self, to: Option<u32>) {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
         self.send(&leader.name, 10, Mail::Event(Event::HandOver { to: to.map(name) }));
+    }
+
+    /// Followers lose their disks for good: what was acknowledged is on the leader's alone, which stays away.
+    pub(crate) fn lose_everything_but(&mut self, survivor: u32) {
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            if who != name(survivor) {
+                self.note(format!("{who} loses its disk"));
+                let m = self.members.get_mut(&who).unwrap();
+                (m.record, m.postgres, m.core) = (Record::default(), Postgres::new(), None);
+                m.generation += 1;
+                m.down_until = self.now + 500;
+            }
+        }
+    }
+
+    /// A person gives up the rules of this epoch; every agent hears of it. What was acknowledged until now may be lost.
+    pub(crate) fn take_over(&mut self, epoch: u32) {
+        self.acknowledged.clear();
+        for who in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.send(&who, 10, Mail::Event(Event::TakeOver { epoch: Some(epoch) }));
+        }
+    }
+
+    /// Whether the newest epoch that became active gave up rules.
+    pub(crate) fn lossy(&self) -> bool {
+        self.register.1.as_ref().and_then(|t| t.history.last()).is_some_and(|f| f.lossy)
     }
 
     pub(crate) fn leader(&self) -> Option<u32> {
@@ -648,6 +693,13 @@ impl World {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
         self.members.get_mut(&leader.name).unwrap().postgres.hang(self.now + milliseconds);
         leader.name
+    }
+
+    /// The leader's agent dies and stays dead for so long; its PostgreSQL goes on.
+    pub(crate) fn stop_leaders_agent_for(&mut self, milliseconds: u64) {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.crash(&leader.name, false);
+        self.members.get_mut(&leader.name).unwrap().alone_until = self.now + milliseconds;
     }
 
     /// Cuts the leader off from its peers, from the API server, or both.

@@ -1,7 +1,7 @@
 //! PostgreSQL and its executor, simulated: a log of entries, each written in an epoch.
 
 use super::rng::Rng;
-use pgconvoy_ha::{Answer, Data, Instant, Local, RuleInForce, Server, Stream, Want, WantKind};
+use pgconvoy_ha::{Answer, Data, Instant, Local, Permission, RuleInForce, Server, Stream, Want, WantKind};
 use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SystemId, Tag, TimelineId};
 use std::collections::BTreeMap;
 
@@ -49,6 +49,8 @@ pub(crate) struct Postgres {
     /// Nothing of it moves until then.
     hung_until: u64,
     answered: u64,
+    /// What the supervisor was told last of how long a writable server may run.
+    permission: Permission,
 }
 
 impl Postgres {
@@ -69,6 +71,7 @@ impl Postgres {
             now: 0,
             hung_until: 0,
             answered: 0,
+            permission: Permission::Forever,
         }
     }
 
@@ -81,7 +84,14 @@ impl Postgres {
         self.hung_until > self.now
     }
 
-    pub(crate) fn want(&mut self, want: &Want, now: u64) {
+    pub(crate) fn want(&mut self, want: &Want, permission: Permission, now: u64) {
+        match &want.kind {
+            WantKind::Lead { .. } => self.permission = permission,
+            WantKind::Detached | WantKind::Follow { .. } if !matches!(self.running, Running::Primary(_)) => {
+                self.permission = Permission::Forever;
+            }
+            _ => {}
+        }
         if self.want.as_ref() != Some(want) {
             self.want = Some(want.clone());
             self.busy_until = self.busy_until.max(now + 20);
@@ -158,11 +168,12 @@ impl Postgres {
         Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown, answered }
     }
 
-    /// One tick of the executor; returns how many servers it started.
+    /// One tick of PostgreSQL and, where there is an agent, of its executor; returns how many servers that started.
     pub(crate) fn converge<'a>(
         &mut self,
         me: &MemberName,
         now: u64,
+        agent: bool,
         rng: &mut Rng,
         source: &dyn Fn(&MemberName) -> Option<&'a Postgres>,
     ) -> u64 {
@@ -171,11 +182,16 @@ impl Postgres {
         if self.hangs() {
             return 0;
         }
+        if let (Running::Primary(_), Permission::Until(end)) = (&self.running, self.permission)
+            && now > end.0
+        {
+            self.kill();
+        }
         if now >= self.answered + 500 {
             self.answered = now;
         }
         self.stream(me, source);
-        let Some(want) = self.want.clone() else { return 0 };
+        let Some(want) = self.want.clone().filter(|_| agent) else { return 0 };
         if now < self.busy_until || self.applied == want.revision && self.steady(&want.kind) {
             return 0;
         }

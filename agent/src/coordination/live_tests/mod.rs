@@ -178,6 +178,7 @@ fn term(number: u32) -> Term {
         phase: Phase::Recruiting,
         leader: None,
         rules: vec![],
+        lossy: false,
         history: vec![],
         chain: (1..=number).map(|n| epoch(n).id).collect(),
     }

@@ -253,6 +253,7 @@ impl World {
             phase: Phase::Active,
             leader: Some(id(leader)),
             rules: vec![rule],
+            lossy: false,
             history,
         };
         self.body(Kind::Term, "orders")["spec"] = serde_json::to_value(PgTermSpec::write(UID, &term)).unwrap();

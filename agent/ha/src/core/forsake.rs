@@ -1,0 +1,74 @@
+//! Giving up a rule that cannot be sealed: by the clock where the user chose to acknowledge without a quorum (W = 0), and
+//! by a person's decision otherwise. Commits acknowledged under it may then be missing, and the term says so.
+
+use super::Core;
+use crate::Effect;
+use pgconvoy_terms::{Phase, Rule, Term};
+
+/// How much longer than a leader may serve without proof its rule (W = 0) is waited for, in milliseconds: killing takes time.
+const KILLING: u64 = 1_000;
+/// How long a leader that has promised, but recovers and cannot tell its position yet, is waited for, in milliseconds. Short:
+/// what it acknowledged last is given up. Long: writes wait as long.
+const RECOVERY: u64 = 60_000;
+/// How long pledges are collected when a person gave up all rules, in milliseconds: whoever has most is to lead.
+const GATHERING: u64 = 5_000;
+
+impl Core {
+    /// Whether the clock is all that keeps a leader under this term from serving on beside a later one.
+    pub(super) fn clock_bound(term: &Term) -> bool {
+        term.rules.iter().any(|r| r.acknowledgements == 0 && !r.followers.is_empty())
+    }
+
+    /// Whether the leader under this rule has been dead, or without permission, for certain since this member opened the epoch.
+    ///
+    /// It serves for `proof` + `ask` after the last question that proved its epoch, and its supervisor kills PostgreSQL then. Any
+    /// such question was asked before this epoch was opened: afterwards the term says otherwise, and one of the rule's
+    /// followers, this member, has promised another epoch and vouches no more, while under W = 0 all of them must.
+    pub(super) fn lapsed(&self, term: &Term, rule: &Rule) -> bool {
+        if rule.acknowledgements > 0 || self.my_open.as_ref() != Some(&term.epoch.id) {
+            return false;
+        }
+        let open_for = self.now.since(self.opened);
+        let mine = self.is_me(&rule.leader);
+        if !mine && !rule.followers.iter().any(|f| self.is_me(f)) {
+            return false;
+        }
+        let recovers = mine || matches!(self.pledges.get(&rule.leader), Some(None));
+        let serves_for = self.timing.proof + self.timing.ask + KILLING;
+        open_for >= if recovers { RECOVERY } else { serves_for }
+    }
+
+    /// Whether a person gave up all rules and those who are left may still want to say what they have.
+    pub(super) fn gathering(&self, term: &Term) -> bool {
+        term.rules.is_empty() && !term.history.is_empty() && self.now.since(self.opened) < GATHERING
+    }
+
+    /// A person's takeover of this epoch, if there is one.
+    pub(super) fn ask_to_take_over(&mut self, epoch: Option<u32>) {
+        self.taking_over = epoch;
+    }
+
+    /// Ends an epoch that nobody can end by the rules, giving those up. Only while no leader with a quorum is heard.
+    pub(super) fn take_over(&mut self, term: &Term) {
+        if self.taking_over != Some(term.epoch.number) || term.history.is_empty() {
+            return;
+        }
+        let active = term.phase == Phase::Active;
+        if active && term.leader.as_ref().is_some_and(|l| self.is_me(l)) && self.quorate(term) {
+            self.taking_over = None;
+            let why = format!(
+                "{} leads epoch {} and acknowledges writes, so there is nothing to take over; a switchover moves leadership",
+                self.me, term.epoch.number
+            );
+            self.effects.push(Effect::RefuseRequest { why });
+            return;
+        }
+        let able = self.my_id().is_some() && self.spec.roster.contains(&self.me);
+        if !able || (active && self.hears_a_leader(term)) {
+            return;
+        }
+        let why =
+            format!("a person gave up epoch {} and what only members that are gone may hold of it", term.epoch.number);
+        self.open_without(Some(term), why, true);
+    }
+}
