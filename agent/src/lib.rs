@@ -11,6 +11,7 @@ pub mod peers;
 pub mod place;
 pub mod postgres;
 pub mod record;
+pub mod requests;
 pub mod run;
 pub mod settings;
 mod status;

@@ -7,12 +7,15 @@ use crate::coordination::{self, Clients, Events, TermClient};
 use crate::http::{self, Ready};
 use crate::peers::{self, Asked, Peers, Tls};
 use crate::postgres::{self, DriverConfig, DriverHandle};
+use crate::requests::{self, Requests};
 use crate::settings::{Addresses, Identity, PostgresReport};
 use crate::{clock, record, status};
 use anyhow::{Context, Result};
 use effects::Hands;
 use pgconvoy_crds::MemberState;
-use pgconvoy_ha::{Activity, Core, Data, Event, Local, Output, Permission, Publication, Timing, Want, WantKind};
+use pgconvoy_ha::{
+    Activity, Core, Data, Effect, Event, Local, Output, Permission, Publication, Server, Timing, Want, WantKind,
+};
 use pgconvoy_terms::MemberName;
 use prometheus_client::registry::Registry;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -101,6 +104,10 @@ pub async fn run(identity: Identity) -> Result<()> {
         coordination::report(clients.general.clone(), &identity, state, events.clone(), metrics.clone()),
     ));
 
+    let (requests_in, requests) = watch::channel(vec![]);
+    tasks.push(("requests", requests::watch(clients.general.clone(), &identity, requests_in, metrics.clone())));
+    let requests = Requests::new(requests::Writer::new(clients.general.clone(), &identity), requests);
+
     // The other agents, probes.
     let everywhere = |port| SocketAddr::new(listen_on(identity.pod_ip), port);
     let (asked_in, asked) = mpsc::channel(64);
@@ -144,9 +151,10 @@ pub async fn run(identity: Identity) -> Result<()> {
         driver,
         local: None,
         report,
+        me: identity.member.clone(),
+        requests,
         activity: String::new(),
         archive,
-        me: identity.member.clone(),
         levels: Levels {
             want: want_in,
             lease: lease_wanted,
@@ -213,10 +221,11 @@ struct Agent {
     driver: DriverHandle,
     local: Option<Local>,
     report: watch::Receiver<PostgresReport>,
+    me: MemberName,
+    requests: Requests,
     /// What was logged last.
     activity: String,
     archive: archive::Handle,
-    me: MemberName,
     levels: Levels,
     stepped: Arc<AtomicU64>,
 }
@@ -252,6 +261,7 @@ impl Agent {
                 }
                 Ok(()) = self.report.changed() => Event::Tick,
                 Ok(()) = self.archive.said.changed() => Event::Tick,
+                () = self.requests.changed() => Event::Tick,
                 Ok(()) = from.term.changed(), if !stopping => {
                     if !*from.term.borrow_and_update() {
                         continue;
@@ -273,6 +283,7 @@ impl Agent {
             self.stepped.store(now.0, Ordering::Relaxed);
             wake = Instant::now() + clock::until(now, output.wake);
             self.carry_out(output).await?;
+            self.look_at_requests(now).await?;
             if stopping && done {
                 return self.leave(&mut terminate).await;
             }
@@ -285,7 +296,10 @@ impl Agent {
             self.set_want(&output);
         }
         for effect in output.effects.iter().cloned() {
-            self.hands.carry_out(effect).await?;
+            match effect {
+                Effect::RefuseRequest { why } => self.requests.refused(why),
+                effect => self.hands.carry_out(effect).await?,
+            }
         }
         self.set_want(&output);
         set(&self.levels.lease, output.lease);
@@ -301,6 +315,19 @@ impl Agent {
         if activity != self.activity {
             tracing::info!(%activity, "now");
             self.activity = activity;
+        }
+        Ok(())
+    }
+
+    /// What people ask for, which the core hears of right away.
+    async fn look_at_requests(&mut self, now: pgconvoy_ha::Instant) -> Result<()> {
+        let serving = matches!(self.local.as_ref().map(|l| &l.server), Some(Server::Primary { gate: true, .. }));
+        let view = requests::View { me: &self.me, term: self.core.record().head.as_ref(), serving };
+        let events = self.requests.look(&view, now);
+        for event in events {
+            tracing::info!(?event, "asked for");
+            let output = self.core.step(now, event);
+            self.carry_out(output).await?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub mod names;
 pub mod parameters;
 pub mod pod;
 mod replica_set;
+mod request;
 mod rules;
 mod schema;
 mod snapshot;
@@ -20,6 +21,7 @@ mod term;
 
 pub use archive::*;
 pub use replica_set::*;
+pub use request::*;
 pub use schema::{Unbuildable, definitions};
 pub use snapshot::*;
 pub use term::*;

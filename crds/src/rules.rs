@@ -332,6 +332,35 @@ pub(crate) fn archive() -> Vec<Rule> {
     ]
 }
 
+/// The rules of a PgRequest.
+pub(crate) fn request() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec",
+            "[has(self.switchover), has(self.takeover)].filter(x, x).size() == 1",
+            "a request is one deed: switchover or takeover",
+        ),
+        rule("spec", "self == oldSelf", "a request cannot be changed: make another"),
+        rule(
+            "spec",
+            "!has(self.switchover) || !has(self.switchover.to) || self.switchover.to.matches('^' + self.set + '-[1-9][0-9]*$')",
+            "switchover.to is a member of the set, like orders-2 of orders",
+        ),
+        rule(
+            "spec.takeover.acceptLoss",
+            "self",
+            "a takeover gives up what only the lost members have: say acceptLoss: true, or bring one of them back",
+        ),
+        rule("spec.takeover.epoch", "self >= 1", "epoch is the number that kubectl get pgrs shows, 1 or more"),
+    ]
+}
+
+/// Bounds of a PgRequest.
+pub(crate) fn request_bounds() -> Vec<(&'static str, Value)> {
+    let text = |limit: usize| json!({ "minLength": 1, "maxLength": limit });
+    vec![("spec.set", text(63)), ("spec.switchover.to", text(80))]
+}
+
 /// Bounds of a PgArchive.
 pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
     let text = |limit: usize| json!({ "minLength": 1, "maxLength": limit });

@@ -142,6 +142,7 @@ impl PgTermSpec {
             phase: None,
             leader: None,
             configs: vec![],
+            lossy: false,
             history: vec![],
             chain: vec![],
         }

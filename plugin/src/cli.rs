@@ -36,6 +36,10 @@ pub(crate) enum Command {
     Psql(PsqlArgs),
     /// What the members' agents and PostgreSQL say, merged by time
     Logs(LogsArgs),
+    /// Has another member lead; no acknowledged write is lost. Exit status: 0 done, 1 not done, 2 it cannot be told
+    Switchover(SwitchoverArgs),
+    /// Has whoever is left lead when the quorum is gone for good; what only the lost members had is lost
+    Takeover(TakeoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +105,33 @@ pub(crate) struct LogsArgs {
     pub(crate) previous: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The replica set
+    pub(crate) set: String,
+    /// Who is to lead, by name or number; without it, whichever follower is nearest
+    #[arg(long, value_name = "MEMBER")]
+    pub(crate) to: Option<String>,
+    /// How many seconds to wait for the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TakeoverArgs {
+    /// The replica set
+    pub(crate) set: String,
+    /// The epoch that is given up, as `status` shows it; in any other nothing happens
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epoch: u32,
+    /// That acknowledged commits may be lost which no member that is left has
+    #[arg(long, required = true)]
+    pub(crate) accept_loss: bool,
+    /// How many seconds to wait for the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    pub(crate) wait: u64,
+}
+
 /// Seconds out of `10m`, `1h30m`, `45s`.
 fn age(text: &str) -> Result<i64, String> {
     let bad = || format!("{text:?} is not a duration like 45s, 10m or 1h30m");
@@ -144,6 +175,8 @@ mod tests {
             "x logs orders --since soon",
             "x logs orders --since 0s",
             "x logs orders --tail -1",
+            "x takeover orders --epoch 7",
+            "x takeover orders --epoch 0 --accept-loss",
             "x psql",
         ] {
             assert_eq!(parse(line).map(drop).map_err(|e| e.exit_code()), Err(2), "{line}");

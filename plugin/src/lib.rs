@@ -1,7 +1,7 @@
 //! `kubectl pgconvoy`: how a replica set stands (`status`), a session in its database (`psql`), what its members say
-//! (`logs`).
+//! (`logs`), another leader for it (`switchover`, `takeover`).
 //!
-//! It reads; nothing of it writes to the API. What it shows is made by pure functions from the objects of a set
+//! It reads; the one thing it writes are PgRequests. What it shows is made by pure functions from the objects of a set
 //! (`status::model`, `logs::order`, `logs::line`); around them is little more than asking and printing. `docs/plugin.md`
 //! is its page.
 
@@ -14,6 +14,7 @@ mod logs;
 mod objects;
 mod problem;
 mod psql;
+mod request;
 mod status;
 mod words;
 
@@ -58,5 +59,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Problem> {
         Command::Status(args) => status::run(&access, &args).await,
         Command::Psql(args) => psql::run(&access, &args).await,
         Command::Logs(args) => logs::run(&access, &args).await,
+        Command::Switchover(args) => request::switchover(&access, &args).await,
+        Command::Takeover(args) => request::takeover(&access, &args).await,
     }
 }

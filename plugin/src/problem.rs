@@ -44,6 +44,11 @@ pub(crate) enum Problem {
     Kubectl(#[source] std::io::Error),
     #[error("{set} has no pods, so there are no logs; `kubectl pgconvoy status {set}` says what is waited for")]
     NoPods { set: String },
+    #[error(
+        "pgrequest/{name} has not ended within {wait} s ({}); it goes on, and `kubectl get pgrequest {name}` shows it; `kubectl pgconvoy status {set}` says what is waited for",
+        if *.taken_up { "it is under way" } else { "no member has taken it up" }
+    )]
+    NotEnded { name: String, set: String, wait: u64, taken_up: bool },
     #[error("no log could be read")]
     NoLogs,
     #[error("what was found out cannot be printed: {0}")]

@@ -118,7 +118,7 @@ mod tests {
     fn term(history: Vec<Fork>) -> Term {
         let last = history.last().unwrap();
         let (epoch, leader) = (last.epoch.clone(), Some(last.leader.clone()));
-        Term { epoch, phase: Phase::Active, leader, rules: vec![], history, chain: vec![] }
+        Term { epoch, phase: Phase::Active, leader, rules: vec![], lossy: false, history, chain: vec![] }
     }
 
     #[test]
@@ -161,7 +161,8 @@ mod tests {
         };
         let incarnation = member(1).incarnation;
         let data = Data::Good { incarnation, system: SystemId(7) };
-        let mut local = Local { applied: 1, data, server, problem: None, shutdown: None };
+        let mut local =
+            Local { applied: 1, data, server, problem: None, shutdown: None, answered: pgconvoy_ha::Instant(0) };
         let leading = Activity::Leading(epoch(1), None);
         let is = |activity: &Activity, local: &Local| role(&me, activity, Some(local), &record);
         assert!(matches!(is(&leading, &local), Role::Leads { system: SystemId(7), .. }));

@@ -73,7 +73,7 @@ impl ApiError {
 }
 
 /// One call, with its deadline; `what` begins the sentence of an error.
-pub(super) async fn call<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, ApiError> {
+pub(crate) async fn call<T>(what: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, ApiError> {
     within(CALL, what, call).await
 }
 

@@ -21,7 +21,7 @@ mod watching;
 pub use client::{ClientError, Clients};
 pub use endpoints::publish;
 pub use error::ApiError;
-pub(crate) use error::chain as error_chain;
+pub(crate) use error::{call, chain as error_chain};
 pub use events::{About, Events};
 pub use lease::keep_lease;
 pub use metrics::Metrics;
@@ -30,6 +30,7 @@ pub use snapshots::{SnapshotClient, Snapshots, watch_snapshots};
 pub use spec::{Watched, watch_spec};
 pub use status::report;
 pub use term::TermClient;
+pub(crate) use watching::{Watching, follow, untyped};
 
 use std::time::Duration;
 

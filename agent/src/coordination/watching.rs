@@ -21,13 +21,13 @@ const WATCH_SECONDS: u32 = 120;
 const QUIET: Duration = Duration::from_secs(180);
 
 /// Who takes what a watch sees.
-pub(super) trait Watching<K>: Send {
+pub(crate) trait Watching<K>: Send {
     /// Takes one event.
     fn take(&mut self, event: Event<K>) -> impl Future<Output = ()> + Send;
 }
 
 /// Watches until the process ends. `what` names the objects in the log.
-pub(super) async fn follow<K>(
+pub(crate) async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
     what: &'static str,
@@ -67,7 +67,7 @@ pub(super) async fn follow<K>(
 }
 
 /// Everything of `api`, whatever its content: one object that does not parse must not stop the watch.
-pub(super) fn untyped<K>(client: kube::Client, namespace: &str) -> Api<DynamicObject>
+pub(crate) fn untyped<K>(client: kube::Client, namespace: &str) -> Api<DynamicObject>
 where
     K: kube::Resource<DynamicType = ()>,
 {

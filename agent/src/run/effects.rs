@@ -113,6 +113,8 @@ impl Hands {
                     Some(Event::Checkpointed)
                 });
             }
+            // Answered where requests are kept.
+            Effect::RefuseRequest { why } => tracing::info!("refused: {why}"),
             Effect::Tell { reason, message } => self.events.tell(About::Set, reason, &message),
             Effect::Alarm { reason, message } => self.events.warn(About::Set, reason, &message),
         }

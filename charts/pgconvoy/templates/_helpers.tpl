@@ -45,6 +45,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [pgconvoy.dev]
   resources: [pgsnapshots/status]
   verbs: [update, patch]
+# What the agents may do with requests, which whoever lets them must be allowed too.
+- apiGroups: [pgconvoy.dev]
+  resources: [pgrequests]
+  verbs: [get, list, watch]
+- apiGroups: [pgconvoy.dev]
+  resources: [pgrequests/status]
+  verbs: [patch]
 # Owner references that block deletion need this where the API server asks for it (OpenShift).
 - apiGroups: [pgconvoy.dev]
   resources: [pgreplicasets/finalizers]

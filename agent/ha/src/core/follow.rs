@@ -227,11 +227,18 @@ impl Core {
         if let Answer::Diverged { timeline, fork } = answer
             && fork.0 > 0
         {
+            let lossy = self.record.head.iter().flat_map(|t| &t.history).any(|f| f.lossy && f.at == Some(*fork));
+            let lost = if lossy {
+                "may have been acknowledged, and is given up"
+            } else {
+                "was never acknowledged under a quorum"
+            };
+            let end = self.my_position().map_or_else(String::new, |p| format!(" (up to {})", p.end));
             self.alarm(
                 "Diverged",
                 format!(
-                    "the log of {} left the leader's at {fork} on timeline {timeline}: what it holds beyond that was \
-                     never acknowledged under a quorum; it goes back to there",
+                    "the log of {} left the leader's at {fork} on timeline {timeline}: what it holds beyond that{end} {lost}; \
+                     it goes back to there",
                     self.me
                 ),
             );

@@ -101,13 +101,16 @@ impl Core {
             return;
         }
         let number = term.epoch.number;
-        let message = match term.epoch_before() {
+        let mut message = match term.epoch_before() {
             None => format!("{} leads epoch {number}, the first", self.me),
             Some(last) if last.leader.name == self.me => format!("{} leads again, in epoch {number}", self.me),
             Some(last) => {
                 format!("{} leads epoch {number}, after {} in epoch {}", self.me, last.leader.name, last.epoch.number)
             }
         };
+        if term.history.last().is_some_and(|f| f.epoch == term.epoch && f.lossy) {
+            message.push_str(". Commits acknowledged last may be missing: members that may hold them could not be asked");
+        }
         self.tell("LeaderChanged", message);
     }
 

@@ -31,6 +31,9 @@ pub(super) fn access(set: &Validated) -> [Object; 3] {
         // Whichever is made next; their names are not known.
         rule(GROUP, "pgsnapshots", &[], &["get", "list", "watch"]),
         rule(GROUP, "pgsnapshots/status", &[], &["update"]),
+        // A request has any name; the agents ask for those of their set by a field selector.
+        rule(GROUP, "pgrequests", &[], &["get", "list", "watch"]),
+        rule(GROUP, "pgrequests/status", &[], &["patch"]),
         // Neither pods nor events can be limited by name here: the names are not known, or chosen by the writer.
         rule("", "pods", &[], &["get", "list", "watch"]),
         rule("", "events", &[], &["create", "patch"]),

@@ -1,0 +1,93 @@
+//! PgRequest: a deed that a person asks for, once.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A deed that a replica set is asked to do once: a planned change of its leader, or the end of an epoch that nobody can end
+/// by the rules. It cannot be changed; its status tells what came of it. Keep it as a record, or delete it.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "pgconvoy.dev",
+    version = "v1alpha1",
+    kind = "PgRequest",
+    plural = "pgrequests",
+    shortname = "pgreq",
+    namespaced,
+    status = "PgRequestStatus",
+    selectable = "spec.set",
+    printcolumn(name = "Set", type_ = "string", json_path = ".spec.set"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct PgRequestSpec {
+    /// The PgReplicaSet, in this namespace.
+    pub set: String,
+    /// Another member is to lead. While it lasts (half a second, mostly) no writes are taken; none is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
+    /// The quorum is gone for good: whoever is left and has most is to lead. What only the lost members had is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover: Option<Takeover>,
+}
+
+/// A planned change of the leader.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Switchover {
+    /// The member that is to lead, like orders-2. Default: whichever is nearest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// The end of an epoch whose members cannot be asked any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Takeover {
+    /// The epoch that it ends, as `kubectl get pgrs` shows it. In any other nothing happens, so that it cannot act twice.
+    pub epoch: i64,
+    /// That commits may be lost which were acknowledged and are on no member that is left. Must be true.
+    pub accept_loss: bool,
+}
+
+/// What came of a request. Written by the members' agents.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PgRequestStatus {
+    /// How far it is; absent: no member has taken it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RequestState>,
+    /// What happened, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The epoch in which it was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// Who led then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// When it was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RequestState {
+    /// Taken up.
+    Running,
+    /// Done as asked.
+    Complete,
+    /// Not done, or not as asked; the message says why.
+    Failed,
+}
+
+impl RequestState {
+    /// Whether nothing more will come of it.
+    pub fn ended(self) -> bool {
+        self != RequestState::Running
+    }
+}
