@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
     shortname = "pgreq",
     namespaced,
     status = "PgRequestStatus",
-    selectable = "spec.set",
+    selectable = ".spec.set",
     printcolumn(name = "Set", type_ = "string", json_path = ".spec.set"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message"),

@@ -254,7 +254,7 @@ fn data_that_is_not_this_sets_is_left_alone_and_named() {
     let claim = format!("{follower}-data");
     namespace.kubectl(&["delete", "pvc", &claim, "--wait=false"], "").unwrap();
     namespace.kubectl(&["delete", "pod", &follower, "--wait=false"], "").unwrap();
-    let words = ["writes wait", &format!("the data that {follower} had is gone"), "take a dump from the leader"];
+    let words = ["writes wait", &format!("the data that {follower} had is gone"), "kubectl pgconvoy takeover"];
     println!("{}", set.says("Stalled", "True", "CopiesLost", &words, LATER).unwrap());
     set.says("Ready", "False", "CopiesLost", &words, SOON).unwrap();
     assert_eq!(client.sql(Door::Member(&follower), "select count(*) from kept").unwrap(), "1");

@@ -260,8 +260,8 @@ pub struct Rule {
     pub acknowledgements: u32,
     /// How many followers the newest rule has.
     pub followers: usize,
-    /// Of every rule in force or pending: W, and the followers that count, with the names of their data.
-    pub counted: Vec<(u32, BTreeSet<MemberId>)>,
+    /// Every rule in force or pending.
+    pub counted: Vec<pgconvoy_terms::Rule>,
 }
 
 impl Rule {
@@ -288,7 +288,7 @@ impl Rule {
             rules: term.rules.len(),
             acknowledgements: newest.map_or(0, |r| r.acknowledgements),
             followers: newest.map_or(0, |r| r.followers.len()),
-            counted: term.rules.iter().map(|r| (r.acknowledgements, r.followers.clone())).collect(),
+            counted: term.rules.clone(),
         }
     }
 

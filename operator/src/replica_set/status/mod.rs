@@ -2,6 +2,7 @@
 
 mod archiving;
 mod conditions;
+mod copies;
 mod waiting;
 
 pub use waiting::{Waiting, waiting_for};
@@ -96,28 +97,6 @@ struct View<'a> {
     copies_lost: Option<String>,
 }
 
-/// That a rule counts on more copies that are gone than it can do without: a member that has other data now does not
-/// stand for what it had, so nothing can be acknowledged, not even the rule that would let it go.
-fn copies_lost(observed: &Observed, plan: &Plan) -> Option<String> {
-    let states = &observed.status.member_states;
-    let gone = |id: &&MemberId| {
-        let state = states.iter().find(|s| s.name == id.name.to_string());
-        state.and_then(|s| s.incarnation.as_ref()).is_some_and(|i| *i != id.incarnation.to_string())
-    };
-    plan.rule.counted.iter().find_map(|(w, followers)| {
-        let lost: Vec<_> = followers.iter().filter(gone).map(|id| id.name.to_string()).collect();
-        (followers.len() - lost.len() < *w as usize).then(|| {
-            format!(
-                "writes wait: {w} of the copies of {} must hold a commit, and the data that {} had is gone; what \
-                 replaced it does not count, and that nothing else is lost only a person can say. Reads go on: take \
-                 a dump from the leader and restore it into a new set",
-                followers.iter().map(|id| id.name.to_string()).collect::<Vec<_>>().join(", "),
-                lost.join(", ")
-            )
-        })
-    })
-}
-
 impl<'a> View<'a> {
     fn new(set: &'a Validated, observed: &'a Observed, plan: &'a Plan) -> Self {
         let attached: BTreeSet<_> = attached(observed, plan).collect();
@@ -127,7 +106,7 @@ impl<'a> View<'a> {
             plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolumes { members, .. } if members.contains(m)))
         };
         let waiting = missing.filter(|m| !blocked(m)).map(|m| waiting_for(observed, plan, m)).collect();
-        Self { set, observed, plan, attached, waiting, copies_lost: copies_lost(observed, plan) }
+        Self { set, observed, plan, attached, waiting, copies_lost: copies::lost(set, observed, plan) }
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
@@ -150,6 +129,9 @@ impl<'a> View<'a> {
         let worst = self.waiting.iter().find(|w| w.stalls).or_else(|| {
             self.waiting.iter().find(|w| w.reason != reasons::MEMBERS_STARTING).or_else(|| self.waiting.first())
         });
+        if let Some(text) = &self.copies_lost {
+            return not(reasons::COPIES_LOST, text.clone());
+        }
         if let Some(w) = worst {
             let others = match self.waiting.len() - 1 {
                 0 => String::new(),
@@ -163,9 +145,6 @@ impl<'a> View<'a> {
                 w.reason
             };
             return not(reason, message);
-        }
-        if let Some(text) = &self.copies_lost {
-            return not(reasons::COPIES_LOST, text.clone());
         }
         let Some(leader) = rule.leader.as_ref().filter(|_| rule.active) else {
             return not(reasons::NO_LEADER, format!("no leader is active in epoch {}", rule.epoch));
@@ -197,11 +176,11 @@ impl<'a> View<'a> {
         if let Some(problem) = self.plan.problems.iter().find(|p| p.stalls()) {
             return stalled(problem.reason(), problem.to_string());
         }
-        if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
-            return stalled(w.reason, format!("{}: {}", w.member, w.text));
-        }
         if let Some(text) = &self.copies_lost {
             return stalled(reasons::COPIES_LOST, text.clone());
+        }
+        if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
+            return stalled(w.reason, format!("{}: {}", w.member, w.text));
         }
         Verdict { type_: STALLED, holds: false, reason: reasons::NONE, message: "nothing needs a person".to_owned() }
     }

@@ -143,8 +143,28 @@ fn copies_that_a_rule_cannot_do_without_are_missed() {
     world.settle();
     let (status, reason, message) = world.condition("Stalled");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "CopiesLost"));
-    assert!(message.contains("1 of the copies of orders-2, orders-3") && message.contains("take a dump"), "{message}");
+    assert!(
+        message.contains("orders-1 still has every commit")
+            && message.contains("takeover orders --epoch 1 --accept-loss"),
+        "{message}"
+    );
     assert_eq!(ready(&world).0, "CopiesLost");
+}
+
+#[test]
+fn a_set_that_lost_its_leaders_data_and_a_followers_is_told_to_be_taken_over() {
+    let mut world = starting();
+    world.lead(4, 1, &[2, 3]);
+    let empty = |s: &mut pgconvoy_crds::MemberState| s.incarnation = None;
+    world.say(1, MemberPhase::Failed, empty);
+    world.settle();
+    assert_ne!(world.condition("Stalled").1, "CopiesLost", "two followers are enough");
+    world.say(2, MemberPhase::CatchingUp, empty);
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "CopiesLost"));
+    assert!(message.contains("orders-1, orders-2 had is gone, the others cannot know"), "{message}");
+    assert!(message.contains("takeover orders --epoch 4 --accept-loss"), "{message}");
 }
 
 #[test]
