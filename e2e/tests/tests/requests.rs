@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Door, Namespace, Set, eventually, with_operator};
+use pgconvoy_e2e::{Client, Door, Namespace, eventually, with_operator};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 

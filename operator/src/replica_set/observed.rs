@@ -4,7 +4,7 @@ use super::archive::ArchiveSeen;
 use crate::kinds::Kind;
 use jiff::Timestamp;
 use pgconvoy_crds::{MemberState, PgReplicaSetStatus, PgTermSpec};
-use pgconvoy_terms::{MemberId, MemberName, Phase, Term};
+use pgconvoy_terms::{MemberName, Phase, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
