@@ -261,4 +261,21 @@ fn data_that_is_not_this_sets_is_left_alone_and_named() {
     let insert = r#"timeout 4 psql "$URI" -Xqc "insert into kept values (2)""#;
     assert!(!client.shell(insert, &[], "").unwrap().ok, "a commit that nobody else holds was acknowledged");
     assert!(client.sql(Door::Writes, "select count(*) from kept").is_ok());
+
+    // A person lets that copy go; the leader has everything, so nothing is lost.
+    let epoch = set.epoch().unwrap();
+    let request = format!(
+        "{{apiVersion: pgconvoy.dev/v1alpha1, kind: PgRequest, metadata: {{name: let-go}}, \
+         spec: {{set: pair, takeover: {{epoch: {epoch}, acceptLoss: true}}}}}}"
+    );
+    namespace.kubectl(&["apply", "-f", "-"], &request).unwrap();
+    client
+        .gives(
+            Door::Writes,
+            "insert into kept values (3); select count(distinct n) filter (where n in (1, 3)) from kept",
+            "2",
+            LATER,
+        )
+        .unwrap();
+    set.ready(2, LATER).unwrap();
 }
