@@ -103,6 +103,40 @@ fn a_leader_that_is_deleted_by_force_is_replaced_at_once() {
     whole(&set, &client, "leader's pod deleted by force", seconds);
 }
 
+/// Where commits wait for nobody, a leader that is gone is replaced all the same: once its permission has ended for certain.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn without_a_quorum_a_leader_that_is_gone_is_replaced_and_the_loss_is_on_record() {
+    let namespace = with_operator("async").unwrap();
+    let loose = serde_json::json!({ "members": 3, "durability": { "mode": "async" } });
+    let set = namespace.apply("loose", &loose).unwrap();
+    set.ready(3, LATER).unwrap();
+    let leader = set.leader().unwrap();
+    let pod = namespace.get(&["pod", &leader]).unwrap();
+    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    namespace.kubectl(&["cordon", &node], "").unwrap();
+    let client = Client::start(&set).unwrap();
+    namespace.kubectl(&["uncordon", &node], "").unwrap();
+    client.start_writing().unwrap();
+    let node = namespace.cluster().bed().node_named(&node).unwrap();
+    node.power_off().unwrap();
+    let begin = Instant::now();
+    let before = client.written().unwrap();
+    eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(()))).unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    assert!(seconds > 10.0, "a leader that might still have served was not waited for: {seconds:.1} s");
+    node.power_on().unwrap();
+    set.ready(3, LATER).unwrap();
+    let tally = client.stop_writing().unwrap();
+    println!(
+        "measured: without a quorum, power cut of the leader's node: writes again after {seconds:.1} s; {tally:?}"
+    );
+    let term = namespace.get(&["pgterm", "loose"]).unwrap();
+    let history = term["spec"]["history"].as_array().unwrap();
+    assert!(history.iter().any(|f| f["lossy"] == serde_json::json!(true)), "{term}");
+    assert_ne!(set.leader().unwrap(), leader);
+}
+
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_new_pod_spec_is_rolled_out_followers_first_and_the_leader_hands_over() {
