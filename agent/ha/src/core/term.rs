@@ -109,7 +109,8 @@ impl Core {
             }
         };
         if term.history.last().is_some_and(|f| f.epoch == term.epoch && f.lossy) {
-            message.push_str(". Commits acknowledged last may be missing: members that may hold them could not be asked");
+            message
+                .push_str(". Commits acknowledged last may be missing: members that may hold them could not be asked");
         }
         self.tell("LeaderChanged", message);
     }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
 use pgconvoy_crds::{DurabilityMode, LastFailover, MemberPhase, MemberState, PgReplicaSetStatus};
-use pgconvoy_terms::{MemberId, MemberName};
+use pgconvoy_terms::MemberName;
 use std::collections::BTreeSet;
 
 /// What to do about pods that do not have everything that the spec asks for.
