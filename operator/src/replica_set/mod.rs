@@ -129,7 +129,7 @@ async fn reconcile_one(set: &PgReplicaSet, context: &Context) -> Result<Action, 
     let things = context.index.snapshot(&valid.namespace, &valid.name);
     let mut observed = Observed { things, status: before.clone(), ..Observed::default() };
     observed.no_such_class = dereference::missing_class(context, &observed).await;
-    observed.archive = archive::dereference(context, &valid, before.epoch.is_none_or(|e| e == 0)).await;
+    observed.archive = archive::dereference(context, &valid, before.system_id.is_none()).await;
 
     let needs = needs(&valid, &observed, &wanted_members(&valid, &observed), now);
     let material = make_material(context, &valid, &observed, &needs, now).await;
