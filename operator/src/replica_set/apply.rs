@@ -329,7 +329,7 @@ impl Work<'_> {
             other => other?,
         };
         let renewed = || events::deed("CertificatesRenewed", &format!("made new certificates in Secret {name}"));
-        Ok((kind == Kind::Secret).then(renewed))
+        Ok((kind == Kind::Secret && name.ends_with("-tls")).then(renewed))
     }
 
     async fn delete(&self, kind: Kind, name: &str, uid: &str) -> Result<(), ApplyError> {
