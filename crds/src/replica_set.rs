@@ -381,6 +381,9 @@ pub struct LastFailover {
     pub to: String,
     /// When the operator saw it. Clients were served before that.
     pub at: Time,
+    /// Whether commits that were acknowledged before may be missing. False: none is.
+    #[serde(default)]
+    pub lossy: bool,
 }
 
 /// What a member says of itself; written by its agent when something happened, never periodically.

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Psql(PsqlArgs),
     /// What the members' agents and PostgreSQL say, merged by time
     Logs(LogsArgs),
+    /// How it came to the present leader, and what would come of losing it
+    Why(WhyArgs),
     /// Has another member lead; no acknowledged write is lost. Exit status: 0 done, 1 not done, 2 it cannot be told
     Switchover(SwitchoverArgs),
     /// Has whoever is left lead when the quorum is gone for good; what only the lost members had is lost
@@ -103,6 +105,12 @@ pub(crate) struct LogsArgs {
     /// What the containers said before their last restart
     #[arg(long, short, conflicts_with = "follow")]
     pub(crate) previous: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The replica set
+    pub(crate) set: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
 //! `kubectl pgconvoy`: how a replica set stands (`status`), a session in its database (`psql`), what its members say
-//! (`logs`), another leader for it (`switchover`, `takeover`).
+//! (`logs`), who leads and why (`why`), another leader for it (`switchover`, `takeover`).
 //!
 //! It reads; the one thing it writes are PgRequests. What it shows is made by pure functions from the objects of a set
 //! (`status::model`, `logs::order`, `logs::line`); around them is little more than asking and printing. `docs/plugin.md`
@@ -16,6 +16,7 @@ mod problem;
 mod psql;
 mod request;
 mod status;
+mod why;
 mod words;
 
 pub use cli::Cli;
@@ -59,6 +60,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Problem> {
         Command::Status(args) => status::run(&access, &args).await,
         Command::Psql(args) => psql::run(&access, &args).await,
         Command::Logs(args) => logs::run(&access, &args).await,
+        Command::Why(args) => why::run(&access, &args).await,
         Command::Switchover(args) => request::switchover(&access, &args).await,
         Command::Takeover(args) => request::takeover(&access, &args).await,
     }

@@ -65,6 +65,36 @@ fn values_that_the_chart_does_not_know_are_refused() {
     }
 }
 
+/// To the letter, by the server itself: a field that it does not know would be dropped otherwise, without a word.
+#[test]
+#[ignore = "needs a cluster"]
+fn what_is_rendered_is_valid_to_the_letter() {
+    let cluster = Cluster::from_env().unwrap();
+    let strict = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let kubectl = std::fs::read_to_string(root().join("deploy/pgconvoy.yaml")).unwrap();
+    let namespace = cluster.namespace("chart-strict").unwrap();
+    for values in [&[][..], &["watchNamespace=shop", "metrics.service.enabled=true", "flowSchema.enabled=true"][..]] {
+        let mut helm = Command::new(helm().unwrap());
+        helm.args(["template", "pgconvoy", "--kube-version=1.33.0", "--include-crds", "--namespace", &namespace.name]);
+        helm.arg(root().join("charts/pgconvoy"));
+        for value in values {
+            helm.args(["--set", value]);
+        }
+        let rendered = helm.output().unwrap();
+        assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+        let text = String::from_utf8_lossy(&rendered.stdout)
+            .replace("namespace: shop", &format!("namespace: {}", namespace.name));
+        let said = cluster.try_kubectl(&strict, &text).unwrap();
+        assert!(said.ok && !said.stderr.contains("unknown field"), "{values:?}: {}", said.stderr);
+    }
+    let here = kubectl.replace("namespace: pgconvoy-system", &format!("namespace: {}", namespace.name));
+    let said = cluster.try_kubectl(&strict, &here).unwrap();
+    assert!(said.ok && !said.stderr.contains("unknown field"), "{}", said.stderr);
+    // Such a field is noticed.
+    let said = cluster.try_kubectl(&strict, &here.replacen("replicas:", "replica:", 1)).unwrap();
+    assert!(!said.ok && said.stderr.contains("unknown field"), "{}", said.stderr);
+}
+
 fn uids(namespace: &Namespace, what: &str) -> String {
     let list = "jsonpath={range .items[*]}{.metadata.name}={.metadata.uid} {end}";
     namespace.kubectl(&["get", what, "-l", "pgconvoy.dev/set=kept", "-o", list], "").unwrap()

@@ -480,6 +480,110 @@ fn a_term_only_goes_forward() {
     assert!(output.ok, "{}", output.stderr);
 }
 
+/// What the API server says to one object of another kind, which is not kept; none if it takes it.
+fn said(namespace: &Namespace, kind: &str, spec: &Value) -> Option<String> {
+    let object = json!({
+        "apiVersion": "pgconvoy.dev/v1alpha1", "kind": kind, "metadata": { "name": "one" }, "spec": spec,
+    });
+    let args = ["create", "--dry-run=server", "--validate=false", "-f", "-"];
+    let output = namespace.try_kubectl(&args, &object.to_string()).unwrap();
+    (!output.ok).then_some(output.stderr)
+}
+
+fn is_checked(namespace: &Namespace, kind: &str, good: &[Value], bad: &[(Value, &str)]) {
+    for spec in good {
+        assert_eq!(said(namespace, kind, spec), None, "{kind} {spec}");
+    }
+    for (spec, sentence) in bad {
+        let said = said(namespace, kind, spec).unwrap_or_else(|| panic!("{kind} {spec} was taken"));
+        assert!(said.contains(sentence), "{kind} {spec}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn a_request_is_one_deed_that_says_what_it_gives_up_and_stays_as_it_is() {
+    let namespace = prepared("rules-request");
+    let switchover = |to: &str| json!({ "set": "orders", "switchover": { "to": to } });
+    let takeover =
+        |epoch: i64, loss: bool| json!({ "set": "orders", "takeover": { "epoch": epoch, "acceptLoss": loss } });
+    let one = "a request is one deed: switchover or takeover";
+    let member = "switchover.to is a member of the set, like orders-2 of orders";
+    let mut both = takeover(7, true);
+    merge(&mut both, &json!({ "switchover": {} }));
+    is_checked(
+        &namespace,
+        "PgRequest",
+        &[switchover("orders-2"), json!({ "set": "orders", "switchover": {} }), takeover(7, true)],
+        &[
+            (json!({ "set": "orders" }), one),
+            (both, one),
+            (switchover("payments-2"), member),
+            (switchover("orders-0"), member),
+            (switchover("orders"), member),
+            (takeover(7, false), "say acceptLoss: true, or bring one of them back"),
+            (takeover(0, true), "epoch is the number that kubectl get pgrs shows"),
+            (json!({ "set": "orders", "takeover": { "acceptLoss": true } }), "Required value"),
+            (json!({ "switchover": {} }), "Required value"),
+        ],
+    );
+    let request = json!({
+        "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgRequest", "metadata": { "name": "kept" },
+        "spec": { "set": "nobody", "switchover": {} },
+    });
+    namespace.kubectl(&["create", "-f", "-"], &request.to_string()).unwrap();
+    let patch = r#"{"spec":{"switchover":{"to":"nobody-2"}}}"#;
+    let output = namespace.try_kubectl(&["patch", "pgreq", "kept", "--type=merge", "-p", patch], "").unwrap();
+    assert!(!output.ok && output.stderr.contains("a request cannot be changed: make another"), "{}", output.stderr);
+}
+
+#[test]
+#[ignore = "needs a cluster"]
+fn an_archive_and_a_snapshot_are_checked() {
+    let namespace = prepared("rules-archive");
+    let archive = |changes: Value| {
+        let key = |of: &str| json!({ "name": "s3", "key": of });
+        let credentials = json!({ "accessKeyId": key("id"), "secretAccessKey": key("secret") });
+        let mut spec = json!({ "bucket": "backups", "credentials": credentials });
+        merge(&mut spec, &changes);
+        spec
+    };
+    let bucket = "bucket is the name of a bucket";
+    let prefix = "prefix is words of letters, digits";
+    let endpoint = "endpoint is http:// or https://, a host and if need be a port";
+    is_checked(
+        &namespace,
+        "PgArchive",
+        &[
+            archive(json!({})),
+            archive(json!({ "prefix": "shop/orders", "endpoint": "https://s3.example.com:9000", "pathStyle": true })),
+            archive(json!({ "endpoint": "http://[fd00::1]:7070", "region": "eu-central-1", "maxDelaySeconds": 300 })),
+        ],
+        &[
+            (archive(json!({ "bucket": "s3://backups" })), bucket),
+            (archive(json!({ "bucket": "Backups" })), bucket),
+            (archive(json!({ "bucket": null })), "Required value"),
+            (archive(json!({ "prefix": "/orders" })), prefix),
+            (archive(json!({ "prefix": "a//b" })), prefix),
+            (archive(json!({ "endpoint": "s3.example.com" })), endpoint),
+            (archive(json!({ "endpoint": "https://s3.example.com/backups" })), endpoint),
+            (archive(json!({ "region": "EU Central" })), "region is a name like eu-central-1"),
+            (archive(json!({ "maxDelaySeconds": 0 })), "maxDelaySeconds may be 1 to 300"),
+            (
+                archive(json!({ "endpoint": "http://s3:7070", "ca": { "name": "ca", "key": "ca.crt" } })),
+                "with an endpoint that begins with http:// there is no certificate to check",
+            ),
+            (archive(json!({ "credentials": null })), "Required value"),
+        ],
+    );
+    is_checked(&namespace, "PgSnapshot", &[json!({ "set": "orders" })], &[(json!({}), "Required value")]);
+    let dotted = json!({
+        "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgSnapshot", "metadata": { "name": "a.b" }, "spec": { "set": "orders" },
+    });
+    let output = namespace.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &dotted.to_string()).unwrap();
+    assert!(!output.ok && output.stderr.contains("a snapshot's name is at most 60"), "{}", output.stderr);
+}
+
 #[test]
 #[ignore = "needs a cluster"]
 fn every_example_is_taken() {

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Set, eventually, with_operator};
+use pgconvoy_cluster::End;
+use pgconvoy_e2e::{Client, Namespace, Set, eventually, with_operator};
 use std::time::{Duration, Instant};
 
 /// For what takes one start of a member.
@@ -28,6 +29,18 @@ fn whole(set: &Set<'_>, client: &Client<'_>, what: &str, seconds: f64) {
     println!("measured: {what}: writes again after {seconds:.1} s; {tally:?}");
     assert_eq!(tally.lost, 0, "{what}: {tally:?}");
 }
+
+/// A client on another node than the leader's, and that node.
+fn elsewhere<'a>(namespace: &'a Namespace, set: &'a Set<'a>) -> (Client<'a>, NodeName) {
+    let pod = namespace.get(&["pod", &set.leader().unwrap()]).unwrap();
+    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    namespace.kubectl(&["cordon", &node], "").unwrap();
+    let client = Client::start(set).unwrap();
+    namespace.kubectl(&["uncordon", &node], "").unwrap();
+    (client, node)
+}
+
+type NodeName = String;
 
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
@@ -69,13 +82,9 @@ fn a_leader_whose_node_loses_power_is_replaced() {
     let namespace = with_operator("power").unwrap();
     let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
     set.ready(3, LATER).unwrap();
-    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
-    let pod = namespace.get(&["pod", &leader]).unwrap();
-    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let epoch = set.epoch().unwrap();
     // The client must survive.
-    namespace.kubectl(&["cordon", &node], "").unwrap();
-    let client = Client::start(&set).unwrap();
-    namespace.kubectl(&["uncordon", &node], "").unwrap();
+    let (client, node) = elsewhere(&namespace, &set);
     client.start_writing().unwrap();
     let node = namespace.cluster().bed().node_named(&node).unwrap();
     node.power_off().unwrap();
@@ -103,6 +112,79 @@ fn a_leader_that_is_deleted_by_force_is_replaced_at_once() {
     whole(&set, &client, "leader's pod deleted by force", seconds);
 }
 
+/// Its PostgreSQL goes on behind the cut, and can acknowledge nothing there.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_leader_whose_node_is_cut_off_is_replaced_and_acknowledges_nothing_more() {
+    let namespace = with_operator("cutoff").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let leader = set.leader().unwrap();
+    let (client, node) = elsewhere(&namespace, &set);
+    client.start_writing().unwrap();
+    let bed = namespace.cluster().bed();
+    let cut = bed.node_named(&node).unwrap().number();
+    for other in (1..=3).filter(|n| *n != cut) {
+        bed.cut(End::Node(cut), End::Node(other)).unwrap();
+    }
+    bed.cut(End::Node(cut), End::Api).unwrap();
+    let begin = Instant::now();
+    let before = client.written().unwrap();
+    let again = eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(())));
+    let seconds = begin.elapsed().as_secs_f64();
+    bed.heal().unwrap();
+    again.unwrap();
+    whole(&set, &client, "leader's node cut off", seconds);
+    assert_ne!(set.leader().unwrap(), leader);
+}
+
+/// Nothing that a leader needs to acknowledge is at the API server.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_leader_that_is_cut_off_from_the_api_alone_goes_on() {
+    let namespace = with_operator("apicut").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    let (client, node) = elsewhere(&namespace, &set);
+    client.start_writing().unwrap();
+    let bed = namespace.cluster().bed();
+    bed.cut(End::Node(bed.node_named(&node).unwrap().number()), End::Api).unwrap();
+    std::thread::sleep(Duration::from_secs(30));
+    bed.heal().unwrap();
+    let tally = client.stop_writing().unwrap();
+    println!("measured: leader's node cut off from the API for 30 s: {tally:?}");
+    assert_eq!((tally.failed, tally.lost), (0, 0), "{tally:?}");
+    assert_eq!((set.epoch().unwrap(), set.leader().unwrap()), (epoch, leader));
+}
+
+/// The kubelet waits longer and longer before it starts such a container again: leadership moves on meanwhile, and stays.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_container_that_is_killed_again_and_again_loses_leadership_only_when_it_has_it() {
+    let namespace = with_operator("again").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, victim) = (set.epoch().unwrap(), set.leader().unwrap());
+    client.start_writing().unwrap();
+    let mut longest = 0_f64;
+    for round in 1..=5 {
+        let leads = set.leader().unwrap() == victim;
+        set.kill(&victim, "postgres", "pgconvoy-supervisor").unwrap();
+        if leads {
+            longest = longest.max(outage(&set, &client, set.epoch().unwrap()));
+        }
+        eventually("its container to be back", LATER, || {
+            Ok((set.restarts(&victim, "postgres")? >= round).then_some(()))
+        })
+        .unwrap();
+    }
+    let epochs = set.epoch().unwrap() - epoch;
+    whole(&set, &client, "leader's container killed five times", longest);
+    assert_eq!(epochs, 1, "leadership did not stay where it went");
+}
+
 /// Where commits wait for nobody, a leader that is gone is replaced all the same: once its permission has ended for certain.
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
@@ -112,11 +194,7 @@ fn without_a_quorum_a_leader_that_is_gone_is_replaced_and_the_loss_is_on_record(
     let set = namespace.apply("loose", &loose).unwrap();
     set.ready(3, LATER).unwrap();
     let leader = set.leader().unwrap();
-    let pod = namespace.get(&["pod", &leader]).unwrap();
-    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
-    namespace.kubectl(&["cordon", &node], "").unwrap();
-    let client = Client::start(&set).unwrap();
-    namespace.kubectl(&["uncordon", &node], "").unwrap();
+    let (client, node) = elsewhere(&namespace, &set);
     client.start_writing().unwrap();
     let node = namespace.cluster().bed().node_named(&node).unwrap();
     node.power_off().unwrap();

@@ -260,6 +260,8 @@ pub struct Rule {
     pub acknowledgements: u32,
     /// How many followers the newest rule has.
     pub followers: usize,
+    /// Whether commits may be missing since this epoch began.
+    pub lossy: bool,
     /// Every rule in force or pending.
     pub counted: Vec<pgconvoy_terms::Rule>,
 }
@@ -288,6 +290,7 @@ impl Rule {
             rules: term.rules.len(),
             acknowledgements: newest.map_or(0, |r| r.acknowledgements),
             followers: newest.map_or(0, |r| r.followers.len()),
+            lossy: term.history.last().is_some_and(|f| f.epoch == term.epoch && f.lossy),
             counted: term.rules.clone(),
         }
     }

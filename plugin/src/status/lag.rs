@@ -34,7 +34,7 @@ const QUERY: &str = "select application_name, greatest(pg_wal_lsn_diff(pg_curren
                      from pg_stat_replication where replay_lsn is not null";
 
 /// Asks, and puts it into the report; when it cannot be told, a note says why.
-pub(super) async fn find_out(access: &Access, report: &mut Report) {
+pub(crate) async fn find_out(access: &Access, report: &mut Report) {
     let Some(leader) = report.active_leader().filter(|l| l.reachable()).map(|l| l.name.clone()) else { return };
     if report.members.len() < 2 {
         return;

@@ -1,6 +1,6 @@
 //! `status`: how a replica set stands, on one screen.
 
-mod lag;
+pub(crate) mod lag;
 pub(crate) mod model;
 pub(crate) mod pod;
 mod text;

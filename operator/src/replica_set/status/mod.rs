@@ -15,7 +15,7 @@ use conditions::{Verdict, merge};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgconvoy_crds::conditions::{CONFIGURED, READY, RECONCILING, STALLED, reasons};
-use pgconvoy_crds::{DurabilityMode, LastFailover, MemberPhase, MemberState, PgReplicaSetStatus};
+use pgconvoy_crds::{DurabilityMode, LastFailover, MemberPhase, MemberState, PgReplicaSetStatus, names};
 use pgconvoy_terms::MemberName;
 use std::collections::BTreeSet;
 
@@ -56,7 +56,8 @@ fn last_failover(before: &PgReplicaSetStatus, rule: &Rule, now: Timestamp) -> Op
     if from == to || known.as_ref().is_some_and(|k| k.epoch == rule.epoch) {
         return known;
     }
-    Some(LastFailover { epoch: rule.epoch, from: from.to_string(), to: to.to_string(), at: Time(now) })
+    let (from, to) = (from.to_string(), to.to_string());
+    Some(LastFailover { epoch: rule.epoch, from, to, at: Time(now), lossy: rule.lossy })
 }
 
 /// What a commit waits for now. `async` is only said of a set that asks for it: with a single member, or while followers
@@ -164,11 +165,27 @@ impl<'a> View<'a> {
             let message = format!("waiting until {outside} counts for commits");
             return not(reasons::WAITING_FOR_FOLLOWERS, message);
         }
-        let message = match wanted {
+        let mut message = match wanted {
             1 => format!("{leader} serves clients in epoch {}", rule.epoch),
             _ => format!("all {wanted} members are attached in epoch {}; {leader} leads", rule.epoch),
         };
+        if let Some(warning) = self.doomed() {
+            message.push_str(&warning);
+        }
         Verdict { type_: READY, holds: true, reason: reasons::ALL_MEMBERS_ATTACHED, message }
+    }
+
+    /// That claims were deleted under members whose pods run: Kubernetes keeps them for as long.
+    fn doomed(&self) -> Option<String> {
+        let deleting = |m: &&MemberName| self.observed.claim(&names::data_claim(m)).is_some_and(|c| c.meta.deleting);
+        let members: Vec<String> = self.plan.roster.iter().filter(deleting).map(ToString::to_string).collect();
+        (!members.is_empty()).then(|| {
+            format!(
+                "; but the volume claim of {} was deleted: its data goes when its pod does, and is then copied anew from another \
+                 member where there is one",
+                members.join(", ")
+            )
+        })
     }
 
     fn stalled(&self) -> Verdict {

@@ -168,6 +168,17 @@ fn a_set_that_lost_its_leaders_data_and_a_followers_is_told_to_be_taken_over() {
 }
 
 #[test]
+fn a_claim_that_was_deleted_under_its_member_is_told_while_the_pod_runs() {
+    let mut world = World::running(3);
+    world.settle();
+    assert!(!world.condition("Ready").2.contains("claim"));
+    world.body(Kind::Claim, "orders-2-data")["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.settle();
+    let (status, _, message) = world.condition("Ready");
+    assert!(status == "True" && message.contains("the volume claim of orders-2 was deleted"), "{message}");
+}
+
+#[test]
 fn only_what_the_present_pod_says_in_the_present_epoch_counts() {
     let mut world = starting();
     world.lead(1, 1, &[2, 3]);
