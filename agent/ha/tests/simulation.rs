@@ -7,14 +7,14 @@ mod world;
 
 use world::{Faults, World};
 
-/// Seeds per test; more with `PGCONVOY_SEEDS=n`.
+/// Seeds of the tests that draw faults, altogether; more with `PGCONVOY_SEEDS=n`.
 fn seeds() -> u64 {
-    std::env::var("PGCONVOY_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20)
+    std::env::var("PGCONVOY_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2_000)
 }
 
-fn run_all(members: u32, acknowledgements: u32, faults: &Faults) -> (u64, u64) {
+fn run_all(members: u32, acknowledgements: u32, seeds: u64, faults: &Faults) -> (u64, u64) {
     let (mut acknowledged, mut epochs) = (0, 0);
-    for seed in 0..seeds() {
+    for seed in 0..seeds {
         let mut world = World::new(seed, members, acknowledgements, faults.clone());
         world.run(120_000);
         world.heal();
@@ -63,13 +63,14 @@ fn scaling_up_and_down_goes_through_the_rule() {
 
 #[test]
 fn nothing_acknowledged_is_lost_under_faults() {
-    let (acknowledged, epochs) = run_all(3, 1, &Faults::all());
-    assert!(acknowledged > 1_000 && epochs > 2 * seeds(), "too quiet to show anything: {acknowledged} {epochs}");
+    let seeds = seeds() / 2;
+    let (acknowledged, epochs) = run_all(3, 1, seeds, &Faults::all());
+    assert!(acknowledged > 50 * seeds && epochs > 2 * seeds, "too quiet to show anything: {acknowledged} {epochs}");
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_with_five_members() {
-    run_all(5, 2, &Faults::all());
+    run_all(5, 2, seeds() / 4, &Faults::all());
 }
 
 #[test]
@@ -205,8 +206,8 @@ fn without_a_quorum_two_never_lead_at_once() {
             world.check_recovered();
         }
     }
-    run_all(3, 0, &Faults::all());
-    run_all(2, 0, &Faults::all());
+    run_all(3, 0, seeds() / 8, &Faults::all());
+    run_all(2, 0, seeds() / 8, &Faults::all());
 }
 
 #[test]
@@ -265,8 +266,7 @@ fn a_leader_hands_over() {
         world.run(3_000);
         assert_eq!((world.epoch(), world.leader()), (2, Some(to)), "seed {seed}");
         let gap = world.longest_gap();
-        // The simulated clients pause by chance, up to a second.
-        assert!(gap < 3_000, "seed {seed}: {gap} ms without an acknowledgement");
+        assert!(gap < 1_500, "seed {seed}: {gap} ms without an acknowledgement");
         world.run(30_000);
         world.check_recovered();
         let leader = world.stop_leaders_pod();
@@ -274,8 +274,7 @@ fn a_leader_hands_over() {
         assert_eq!(world.epoch(), 3, "seed {seed}");
         assert_ne!(world.leader(), Some(leader.ordinal()), "seed {seed}");
         let gap = world.longest_gap();
-        // The simulated clients pause by chance, up to a second.
-        assert!(gap < 3_000, "seed {seed}: {gap} ms without an acknowledgement");
+        assert!(gap < 1_500, "seed {seed}: {gap} ms without an acknowledgement");
         world.run(80_000);
         world.check_recovered();
         assert_eq!(world.epoch(), 3, "seed {seed}: an epoch nobody needed");

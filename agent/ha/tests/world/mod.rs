@@ -11,6 +11,7 @@ use pgconvoy_terms::{Epoch, MemberId, MemberName, Phase, Term};
 use postgres::Postgres;
 use rng::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 /// Which faults are drawn, in events per member and simulated minute.
 #[derive(Clone)]
@@ -110,7 +111,9 @@ pub(crate) struct World {
     now: u64,
     rng: Rng,
     faults: Faults,
-    members: BTreeMap<MemberName, Member>,
+    members: BTreeMap<MemberName, Box<Member>>,
+    /// Of all members.
+    names: Rc<[MemberName]>,
     register: (u64, Option<Term>),
     lease: Option<(MemberName, u64)>,
     spec: Spec,
@@ -138,6 +141,7 @@ impl World {
             rng: Rng(seed.wrapping_mul(0x9E37_79B9).wrapping_add(12345)),
             faults,
             members: BTreeMap::new(),
+            names: Rc::new([]),
             register: (1, None),
             lease: None,
             spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements },
@@ -159,7 +163,7 @@ impl World {
     }
 
     fn add(&mut self, member: MemberName) {
-        let empty = Member {
+        let empty = Box::new(Member {
             core: None,
             record: Record::default(),
             postgres: Postgres::new(),
@@ -173,8 +177,9 @@ impl World {
             no_api_until: 0,
             down_until: 0,
             alone_until: 0,
-        };
+        });
         self.members.insert(member.clone(), empty);
+        self.names = self.members.keys().cloned().collect();
         self.boot(&member);
     }
 
@@ -371,9 +376,9 @@ impl World {
                     self.note(format!("{to} swaps {} {:?} rules {}", term.epoch.number, term.phase, term.rules.len()));
                     self.check_swap(&term);
                     self.register = (self.register.0 + 1, Some(term));
-                    for other in self.members.keys().cloned().collect::<Vec<_>>() {
+                    for other in self.names.clone().iter() {
                         // A watch may be late; it is never in another order.
-                        self.send(&other, 30, Mail::Register(false));
+                        self.send(other, 30, Mail::Register(false));
                     }
                     if unknown { SwapOutcome::Unknown } else { SwapOutcome::Won(self.read()) }
                 };
@@ -395,16 +400,16 @@ impl World {
     }
 
     fn expire_questions(&mut self) {
-        for to in self.members.keys().cloned().collect::<Vec<_>>() {
-            let late: Vec<_> = self.members[&to]
-                .open
-                .iter()
-                .filter(|(_, (_, deadline))| *deadline < self.now)
-                .map(|(id, (who, _))| (*id, who.clone()))
-                .collect();
-            for (id, from) in late {
-                self.members.get_mut(&to).unwrap().open.remove(&id);
-                self.step(&to, Event::Answered { id, from, answer: Err(Unreachable::Silent) });
+        for to in self.names.clone().iter() {
+            let late = |(_, deadline): &(MemberName, u64)| *deadline < self.now;
+            if !self.members[to].open.values().any(late) {
+                continue;
+            }
+            let open = std::mem::take(&mut self.members.get_mut(to).unwrap().open);
+            let (gone, left): (BTreeMap<_, _>, _) = open.into_iter().partition(|(_, question)| late(question));
+            self.members.get_mut(to).unwrap().open = left;
+            for (id, (from, _)) in gone {
+                self.step(to, Event::Answered { id, from, answer: Err(Unreachable::Silent) });
             }
         }
     }
@@ -418,44 +423,44 @@ impl World {
     }
 
     fn lease(&mut self) {
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            let wants = self.members[&who].output.as_ref().is_some_and(|o| o.lease);
-            let holds = self.lease.as_ref().is_some_and(|(h, _)| *h == who);
+        for who in self.names.clone().iter() {
+            let wants = self.members[who].output.as_ref().is_some_and(|o| o.lease);
+            let holds = self.lease.as_ref().is_some_and(|(h, _)| h == who);
             let free = self.lease.as_ref().is_none_or(|(_, until)| *until < self.now);
-            if !self.no_api(&who) && wants && (holds || free) {
+            if !self.no_api(who) && wants && (holds || free) {
                 let renewed = self.now + 15_000;
                 if !holds {
                     self.lease = Some((who.clone(), renewed));
-                    self.send(&who, 10, Mail::Event(Event::Lease(true)));
+                    self.send(who, 10, Mail::Event(Event::Lease(true)));
                 }
                 if let Some(lease) = self.lease.as_mut() {
                     lease.1 = renewed;
                 }
-            } else if holds && !wants && self.members[&who].output.is_some() {
+            } else if holds && !wants && self.members[who].output.is_some() {
                 self.lease = None;
-                self.send(&who, 10, Mail::Event(Event::Lease(false)));
+                self.send(who, 10, Mail::Event(Event::Lease(false)));
             }
         }
     }
 
     /// PostgreSQL works: it converges, streams, takes writes.
     fn work(&mut self) {
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            if self.members[&who].down_until > self.now {
+        for who in self.names.clone().iter() {
+            if self.members[who].down_until > self.now {
                 continue;
             }
-            if self.members[&who].core.is_none() && self.members[&who].alone_until <= self.now {
-                self.boot(&who);
+            if self.members[who].core.is_none() && self.members[who].alone_until <= self.now {
+                self.boot(who);
                 self.note(format!("{who} boots"));
             }
-            let mut m = self.members.remove(&who).unwrap();
+            let mut m = self.members.remove(who).unwrap();
             let cut = m.cut_until > self.now;
             {
                 let source = |n: &MemberName| {
                     self.members.get(n).filter(|s| !cut && s.cut_until <= self.now).map(|s| &s.postgres)
                 };
                 let agent = m.core.is_some();
-                self.starts += m.postgres.converge(&who, self.now, agent, &mut self.rng, &source);
+                self.starts += m.postgres.converge(who, self.now, agent, &mut self.rng, &source);
             }
             if let Some((epoch, id)) = m.postgres.just_promoted() {
                 self.promoted(&epoch, id, &m.postgres);
@@ -467,13 +472,16 @@ impl World {
             }
             self.check_alone(&acks);
             self.acknowledged.extend(acks);
-            let now = m.postgres.local();
-            let changed = m.reported.as_ref() != Some(&now);
-            m.reported = Some(now.clone());
+            // An agent does not look all the time.
+            let seen = (m.core.is_some() && self.now.is_multiple_of(20)).then(|| m.postgres.local());
+            let news = seen.filter(|seen| m.reported.as_ref() != Some(seen));
+            if news.is_some() {
+                m.reported.clone_from(&news);
+            }
             self.members.insert(who.clone(), m);
-            self.report_flushes(&who);
-            if changed && self.members[&who].core.is_some() {
-                self.send(&who, 10, Mail::Event(Event::Local(now)));
+            self.report_flushes(who);
+            if let Some(news) = news {
+                self.send(who, 10, Mail::Event(Event::Local(news)));
             }
         }
     }
@@ -513,43 +521,43 @@ impl World {
 
     fn draw_faults(&mut self) {
         let per_tick = |rate: f64| rate * 10.0 / 60_000.0;
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            let f = self.faults.clone();
+        let f = self.faults.clone();
+        for who in self.names.clone().iter() {
             if self.rng.chance(per_tick(f.kill_postgres)) {
                 self.note(format!("{who} postgres killed"));
-                self.members.get_mut(&who).unwrap().postgres.kill();
+                self.members.get_mut(who).unwrap().postgres.kill();
             }
             if self.rng.chance(per_tick(f.hang_postgres)) {
                 let until = self.now + 500 + self.rng.below(20_000);
                 self.note(format!("{who} postgres hangs until {until}"));
-                self.members.get_mut(&who).unwrap().postgres.hang(until);
+                self.members.get_mut(who).unwrap().postgres.hang(until);
             }
             if self.rng.chance(per_tick(f.restart_agent)) {
-                self.crash(&who, false);
+                self.crash(who, false);
             }
             if self.rng.chance(per_tick(f.restart_pod)) {
-                self.crash(&who, true);
+                self.crash(who, true);
             }
             if self.rng.chance(per_tick(f.stop_pod)) {
-                self.stop_pod(&who);
+                self.stop_pod(who);
             }
             if self.rng.chance(per_tick(f.switch)) {
                 let to = self.rng.chance(0.5).then(|| name(1 + self.rng.below(self.members.len() as u64) as u32));
                 self.note(format!("{who} is asked to hand over to {to:?}"));
-                self.send(&who, 10, Mail::Event(Event::HandOver { to }));
+                self.send(who, 10, Mail::Event(Event::HandOver { to }));
             }
             if self.rng.chance(per_tick(f.cut_peer)) {
                 let until = self.now + 1_000 + self.rng.below(20_000);
                 self.note(format!("{who} cut off until {until}"));
-                self.members.get_mut(&who).unwrap().cut_until = until;
+                self.members.get_mut(who).unwrap().cut_until = until;
             }
             if self.rng.chance(per_tick(f.cut_api)) {
                 let until = self.now + 1_000 + self.rng.below(20_000);
                 self.note(format!("{who} without API until {until}"));
-                self.members.get_mut(&who).unwrap().no_api_until = until;
+                self.members.get_mut(who).unwrap().no_api_until = until;
             }
             if self.rng.chance(per_tick(f.wipe)) {
-                self.wipe(&who);
+                self.wipe(who);
             }
         }
     }
@@ -617,10 +625,10 @@ impl World {
 
     /// Followers lose their disks for good: what was acknowledged is on the leader's alone, which stays away.
     pub(crate) fn lose_everything_but(&mut self, survivor: u32) {
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            if who != name(survivor) {
+        for who in self.names.clone().iter() {
+            if *who != name(survivor) {
                 self.note(format!("{who} loses its disk"));
-                let m = self.members.get_mut(&who).unwrap();
+                let m = self.members.get_mut(who).unwrap();
                 (m.record, m.postgres, m.core) = (Record::default(), Postgres::new(), None);
                 m.generation += 1;
                 m.down_until = self.now + 500;
@@ -631,8 +639,8 @@ impl World {
     /// A person gives up the rules of this epoch; every agent hears of it. What was acknowledged until now may be lost.
     pub(crate) fn take_over(&mut self, epoch: u32) {
         self.acknowledged.clear();
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            self.send(&who, 10, Mail::Event(Event::TakeOver { epoch: Some(epoch) }));
+        for who in self.names.clone().iter() {
+            self.send(who, 10, Mail::Event(Event::TakeOver { epoch: Some(epoch) }));
         }
     }
 
@@ -750,8 +758,8 @@ impl World {
                 self.add(name(n));
             }
         }
-        for who in self.members.keys().cloned().collect::<Vec<_>>() {
-            self.send(&who, 20, Mail::Event(Event::Spec(spec.clone())));
+        for who in self.names.clone().iter() {
+            self.send(who, 20, Mail::Event(Event::Spec(spec.clone())));
         }
     }
 

@@ -29,7 +29,12 @@ struct Reign {
     flushed: BTreeMap<MemberId, (usize, u64)>,
     slots: BTreeMap<String, ()>,
     waiting: Vec<(usize, u64)>,
+    /// When a client wrote last.
+    wrote: u64,
 }
+
+/// The longest pause of the clients while they are let in, in milliseconds.
+const LONGEST_PAUSE: u64 = 200;
 
 pub(crate) struct Postgres {
     log: Vec<Entry>,
@@ -191,10 +196,11 @@ impl Postgres {
             self.answered = now;
         }
         self.stream(me, source);
-        let Some(want) = self.want.clone().filter(|_| agent) else { return 0 };
+        let Some(want) = self.want.as_ref().filter(|_| agent) else { return 0 };
         if now < self.busy_until || self.applied == want.revision && self.steady(&want.kind) {
             return 0;
         }
+        let want = want.clone();
         self.busy_until = now + 20 + rng.below(200);
         if want.kind != WantKind::Stopped {
             self.shutdown = None;
@@ -356,6 +362,7 @@ impl Postgres {
             flushed: BTreeMap::new(),
             slots: BTreeMap::new(),
             waiting: vec![],
+            wrote: 0,
         }));
         true
     }
@@ -428,7 +435,8 @@ impl Postgres {
             return vec![];
         }
         let Running::Primary(r) = &mut self.running else { return vec![] };
-        if r.gate && rng.chance(0.05) {
+        if r.gate && (rng.chance(0.05) || self.now >= r.wrote + LONGEST_PAUSE) {
+            r.wrote = self.now;
             *next += 1;
             self.log.push(Entry { epoch: r.epoch.number, id: *next });
             r.waiting.push((self.log.len(), *next));
