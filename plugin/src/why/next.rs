@@ -34,7 +34,9 @@ fn needs(rule: &Rule) -> String {
     let (leader, number) = (&rule.leader.name, rule.epoch.number);
     match w {
         0 if n == 0 => format!("the rule of epoch {number} ends with {leader} only, which leads alone"),
-        0 => format!("the rule of epoch {number} ends with the promise of {leader}, or by the clock (async: its last commits are then lost)"),
+        0 => format!(
+            "the rule of epoch {number} ends with the promise of {leader}, or by the clock (async: its last commits are then lost)"
+        ),
         w => format!(
             "the rule of epoch {number} ends with the promise of {leader}, or of {} of its {n} followers; {} members must take part",
             n + 1 - w,

@@ -45,7 +45,7 @@ pub(super) async fn read(access: &Access, objects: &Objects) -> Result<Vec<Told>
 
 pub(super) fn choose(events: Vec<Event>) -> Vec<Told> {
     let told = |e: Event| {
-        let at = e.event_time.map(|t| t.0).or(e.last_timestamp.map(|t| t.0))?;
+        let at = e.event_time.map(|t| t.0).or_else(|| e.last_timestamp.map(|t| t.0))?;
         let reason = e.reason.filter(|r| REASONS.contains(&r.as_str()))?;
         Some(Told { at, reason, message: e.message.unwrap_or_default() })
     };
@@ -58,7 +58,9 @@ pub(super) fn choose(events: Vec<Event>) -> Vec<Told> {
 
 pub(super) fn tell(events: &[Told], now: Timestamp) -> Vec<String> {
     if events.is_empty() {
-        return vec!["What happened: no Event tells; Kubernetes keeps them for an hour, the agents' logs for longer".to_owned()];
+        return vec![
+            "What happened: no Event tells; Kubernetes keeps them for an hour, the agents' logs for longer".to_owned(),
+        ];
     }
     let rows: Vec<Vec<String>> = events
         .iter()

@@ -29,7 +29,10 @@ fn a_set_that_lacks_a_follower_says_that_nobody_could_lead() {
 #[test]
 fn an_election_that_goes_on_says_what_it_waits_for() {
     let text = told(&no_leader());
-    assert!(text.starts_with("What the election waits for\n") && text.contains("whoever has most is elected"), "{text}");
+    assert!(
+        text.starts_with("What the election waits for\n") && text.contains("whoever has most is elected"),
+        "{text}"
+    );
 }
 
 #[test]
