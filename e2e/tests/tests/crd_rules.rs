@@ -309,7 +309,7 @@ fn bootstrap_and_pod_template_are_checked() {
             (initdb(json!({ "owner": "pgconvoy_replication" })), "the owner's name is a letter or _"),
             (initdb(json!({ "locale": "--no-sync" })), "initdb.locale is a locale's name"),
             (initdb(json!({ "encoding": "UTF8 -k" })), "initdb.encoding is an encoding's name"),
-            (json!({ "bootstrap": {} }), "Required value"),
+            (json!({ "bootstrap": {} }), "bootstrap has either initdb or fromArchive"),
             (json!({ "podTemplate": { "labels": { "pgconvoy.dev/set": "x" } } }), ours),
             (json!({ "podTemplate": { "annotations": { "pgconvoy.dev/epoch": "x" } } }), ours),
             (annotations("pgconvoy.dev/epoch"), ours),
