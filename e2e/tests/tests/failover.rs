@@ -173,7 +173,7 @@ fn a_container_that_is_killed_again_and_again_loses_leadership_only_when_it_has_
     let mut longest = 0_f64;
     for round in 1..=4 {
         let leads = set.leader().unwrap() == victim;
-        set.kill(&victim, "postgres", "pgconvoy-supervisor").unwrap();
+        set.kill(&victim, "postgres", "supervisor").unwrap();
         if leads {
             longest = longest.max(outage(&set, &client, set.epoch().unwrap()));
         }
