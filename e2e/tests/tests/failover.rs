@@ -172,10 +172,10 @@ fn a_container_that_is_killed_again_and_again_loses_leadership_only_when_it_has_
     client.start_writing().unwrap();
     let mut longest = 0_f64;
     for round in 1..=4 {
-        let leads = set.leader().unwrap() == victim;
+        let (leads, before) = (set.leader().unwrap() == victim, set.epoch().unwrap());
         set.kill(&victim, "postgres", "supervisor").unwrap();
         if leads {
-            longest = longest.max(outage(&set, &client, set.epoch().unwrap()));
+            longest = longest.max(outage(&set, &client, before));
         }
         eventually("its container to be back", LATER, || {
             Ok((set.restarts(&victim, "postgres")? >= round).then_some(()))
