@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use effects::Hands;
 use pgconvoy_crds::MemberState;
 use pgconvoy_ha::{
-    Activity, Core, Data, Effect, Event, Local, Output, Permission, Publication, Server, Timing, Want, WantKind,
+    Activity, Core, Data, Event, Local, Output, Permission, Publication, Server, Timing, Want, WantKind,
 };
 use pgconvoy_terms::MemberName;
 use prometheus_client::registry::Registry;
@@ -144,7 +144,7 @@ pub async fn run(identity: Identity) -> Result<()> {
     let core = Core::new(identity.member.clone(), found, Timing::default(), rand::random(), clock::now());
 
     let (happened_in, happened) = mpsc::channel(QUEUE);
-    let hands = Hands::new(&identity, register, peers, driver.clone(), events, happened_in.clone());
+    let hands = Hands::new(&identity, register, peers, driver.clone(), events, requests, happened_in.clone());
     let agent = Agent {
         core,
         hands,
@@ -152,7 +152,6 @@ pub async fn run(identity: Identity) -> Result<()> {
         local: None,
         report,
         me: identity.member.clone(),
-        requests,
         activity: String::new(),
         archive,
         levels: Levels {
@@ -222,7 +221,6 @@ struct Agent {
     local: Option<Local>,
     report: watch::Receiver<PostgresReport>,
     me: MemberName,
-    requests: Requests,
     /// What was logged last.
     activity: String,
     archive: archive::Handle,
@@ -261,7 +259,7 @@ impl Agent {
                 }
                 Ok(()) = self.report.changed() => Event::Tick,
                 Ok(()) = self.archive.said.changed() => Event::Tick,
-                () = self.requests.changed() => Event::Tick,
+                () = self.hands.requests.changed() => Event::Tick,
                 Ok(()) = from.term.changed(), if !stopping => {
                     if !*from.term.borrow_and_update() {
                         continue;
@@ -296,10 +294,7 @@ impl Agent {
             self.set_want(&output);
         }
         for effect in output.effects.iter().cloned() {
-            match effect {
-                Effect::RefuseRequest { why } => self.requests.refused(why),
-                effect => self.hands.carry_out(effect).await?,
-            }
+            self.hands.carry_out(effect).await?;
         }
         self.set_want(&output);
         set(&self.levels.lease, output.lease);
@@ -323,7 +318,7 @@ impl Agent {
     async fn look_at_requests(&mut self, now: pgconvoy_ha::Instant) -> Result<()> {
         let serving = matches!(self.local.as_ref().map(|l| &l.server), Some(Server::Primary { gate: true, .. }));
         let view = requests::View { me: &self.me, term: self.core.record().head.as_ref(), serving };
-        let events = self.requests.look(&view, now);
+        let events = self.hands.requests.look(&view, now);
         for event in events {
             tracing::info!(?event, "asked for");
             let output = self.core.step(now, event);

@@ -28,14 +28,12 @@ pub fn watch(
 ) -> JoinHandle<()> {
     let api = coordination::untyped::<PgRequest>(client, &me.namespace);
     let config = watcher::Config::default().fields(&format!("spec.set={}", me.member.set()));
-    let watching = Watch { found: BTreeMap::new(), relisted: BTreeMap::new(), seen };
+    let watching = Watch { found: BTreeMap::new(), seen };
     tokio::spawn(async move { coordination::follow(api, config, "the PgRequests", metrics, watching).await })
 }
 
 struct Watch {
     found: BTreeMap<String, Seen>,
-    /// What a list that is under way has brought so far.
-    relisted: BTreeMap<String, Seen>,
     seen: watch::Sender<Vec<Seen>>,
 }
 
@@ -53,12 +51,10 @@ impl Watch {
 impl Watching<DynamicObject> for Watch {
     async fn take(&mut self, event: Watched<DynamicObject>) {
         match event {
-            Watched::Init => self.relisted.clear(),
-            Watched::InitApply(object) => self.relisted.extend(read(&object)),
-            Watched::InitDone => {
-                self.found = std::mem::take(&mut self.relisted);
-                self.publish();
-            }
+            // Nothing is told of a list before it is whole.
+            Watched::Init => self.found.clear(),
+            Watched::InitApply(object) => self.found.extend(read(&object)),
+            Watched::InitDone => self.publish(),
             Watched::Apply(object) => {
                 self.found.extend(read(&object));
                 self.publish();

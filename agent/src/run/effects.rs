@@ -4,6 +4,7 @@ use crate::coordination::{About, Events, TermClient};
 use crate::peers::{Asked, Peers};
 use crate::postgres::DriverHandle;
 use crate::record;
+use crate::requests::Requests;
 use crate::settings::Identity;
 use anyhow::Result;
 use pgconvoy_ha::{Answer, AskId, Effect, Event};
@@ -23,6 +24,7 @@ pub(super) struct Hands {
     peers: Peers,
     driver: DriverHandle,
     events: Events,
+    pub(super) requests: Requests,
     happened: mpsc::Sender<Event>,
     questions: BTreeMap<AskId, oneshot::Sender<Answer>>,
     next: u64,
@@ -35,6 +37,7 @@ impl Hands {
         peers: Peers,
         driver: DriverHandle,
         events: Events,
+        requests: Requests,
         happened: mpsc::Sender<Event>,
     ) -> Self {
         Self {
@@ -44,6 +47,7 @@ impl Hands {
             peers,
             driver,
             events,
+            requests,
             happened,
             questions: BTreeMap::new(),
             next: 1,
@@ -113,8 +117,7 @@ impl Hands {
                     Some(Event::Checkpointed)
                 });
             }
-            // Answered where requests are kept.
-            Effect::RefuseRequest { why } => tracing::info!("refused: {why}"),
+            Effect::RefuseRequest { why } => self.requests.refused(why),
             Effect::Tell { reason, message } => self.events.tell(About::Set, reason, &message),
             Effect::Alarm { reason, message } => self.events.warn(About::Set, reason, &message),
         }

@@ -29,6 +29,15 @@ fn whole(set: &Set<'_>, client: &Client<'_>, what: &str, seconds: f64) {
     assert_eq!(tally.lost, 0, "{what}: {tally:?}");
 }
 
+/// Waits until writes are acknowledged again; how long that took. The status is the operator's, which may be where the leader was:
+/// the writes tell.
+fn again(client: &Client<'_>) -> anyhow::Result<f64> {
+    let begin = Instant::now();
+    let before = client.written()?;
+    eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(())))?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
 /// A client on another node than the leader's, and that node.
 fn elsewhere<'a>(namespace: &'a Namespace, set: &'a Set<'a>) -> (Client<'a>, String) {
     let pod = namespace.get(&["pod", &set.leader().unwrap()]).unwrap();
@@ -85,11 +94,7 @@ fn a_leader_whose_node_loses_power_is_replaced() {
     client.start_writing().unwrap();
     let node = namespace.cluster().bed().node_named(&node).unwrap();
     node.power_off().unwrap();
-    let begin = Instant::now();
-    // The status is the operator's, which may have been on that node: the writes tell.
-    let before = client.written().unwrap();
-    eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(()))).unwrap();
-    let seconds = begin.elapsed().as_secs_f64();
+    let seconds = again(&client).unwrap();
     node.power_on().unwrap();
     eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     whole(&set, &client, "power cut of the leader's node", seconds);
@@ -130,12 +135,9 @@ fn a_leader_whose_node_is_cut_off_is_replaced_and_acknowledges_nothing_more() {
         bed.cut(End::Node(cut), End::Node(other)).unwrap();
     }
     bed.cut(End::Node(cut), End::Api).unwrap();
-    let begin = Instant::now();
-    let before = client.written().unwrap();
-    let again = eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(())));
-    let seconds = begin.elapsed().as_secs_f64();
+    let seconds = again(&client);
     bed.heal().unwrap();
-    again.unwrap();
+    let seconds = seconds.unwrap();
     whole(&set, &client, "leader's node cut off", seconds);
     assert_ne!(set.leader().unwrap(), leader);
 }
@@ -200,10 +202,7 @@ fn without_a_quorum_a_leader_that_is_gone_is_replaced_and_the_loss_is_on_record(
     client.start_writing().unwrap();
     let node = namespace.cluster().bed().node_named(&node).unwrap();
     node.power_off().unwrap();
-    let begin = Instant::now();
-    let before = client.written().unwrap();
-    eventually("writes again", OUTAGE, || Ok((client.written()? > before + 5).then_some(()))).unwrap();
-    let seconds = begin.elapsed().as_secs_f64();
+    let seconds = again(&client).unwrap();
     assert!(seconds > 10.0, "a leader that might still have served was not waited for: {seconds:.1} s");
     node.power_on().unwrap();
     set.ready(3, LATER).unwrap();

@@ -1,8 +1,9 @@
 //! Suspect and Canvass: whether a leader that is not heard of is to be replaced.
 //!
 //! Where every rule has W >= 1 safety rests on pledges alone, so a wrong suspicion costs a short outage and never a commit.
-//! With W = 0 the old leader's rule must lapse by the clock (`forsake.rs`), and its last commits may be lost. Canvass keeps wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to
-//! seal the old one and to make the next one active.
+//! With W = 0 the old leader's rule must lapse by the clock (`forsake.rs`), and its last commits may be lost. Canvass keeps
+//! wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to seal the old one and to make the
+//! next one active.
 
 use super::{Core, Kind};
 use crate::{Activity, Answer, Ask, Heard, Instant, Server};

@@ -53,18 +53,19 @@ impl Core {
         if self.taking_over != Some(term.epoch.number) || term.history.is_empty() {
             return;
         }
-        let active = term.phase == Phase::Active;
-        if active && term.leader.as_ref().is_some_and(|l| self.is_me(l)) && self.quorate(term) {
-            self.taking_over = None;
-            let why = format!(
-                "{} leads epoch {} and acknowledges writes, so there is nothing to take over; a switchover moves leadership",
-                self.me, term.epoch.number
-            );
-            self.effects.push(Effect::RefuseRequest { why });
+        if term.phase == Phase::Active && self.hears_a_leader(term) {
+            // The leader itself says so; the others keep still.
+            if term.leader.as_ref().is_some_and(|l| self.is_me(l)) {
+                self.taking_over = None;
+                let why = format!(
+                    "{} leads epoch {} and acknowledges writes, so there is nothing to take over; a switchover moves leadership",
+                    self.me, term.epoch.number
+                );
+                self.effects.push(Effect::RefuseRequest { why });
+            }
             return;
         }
-        let able = self.my_id().is_some() && self.spec.roster.contains(&self.me);
-        if !able || (active && self.hears_a_leader(term)) {
+        if self.my_id().is_none() || !self.spec.roster.contains(&self.me) {
             return;
         }
         let why =

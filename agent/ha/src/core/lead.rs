@@ -49,7 +49,7 @@ impl Core {
         // The Lease only orders those who try: a serving leader leaves it to whoever must replace it. But a single follower without
         // a quorum has no one else to ask whether this leader lives.
         let lonely = term.rules.iter().any(|r| r.acknowledgements == 0 && r.followers.len() == 1);
-        self.level.lease = term.phase != Phase::Active || (lonely && self.mute <= self.timing.suspect);
+        self.level.lease = term.phase != Phase::Active || (lonely && self.answers());
         self.level.activity = Activity::Electing(term.epoch.clone());
         if self.founding(term) {
             return;
@@ -111,10 +111,21 @@ impl Core {
         self.open(Some(term), format!("PostgreSQL of {}, which led epoch {}, is gone", self.me, term.epoch.number));
     }
 
+    /// Whether PostgreSQL has answered within D of this agent's own time.
+    fn answers(&self) -> bool {
+        self.mute <= self.timing.suspect
+    }
+
+    /// A question sent at that time has proved that this member still leads.
+    pub(super) fn prove(&mut self, sent: Instant) {
+        self.proof = self.proof.max(sent);
+        self.proven = true;
+    }
+
     /// Whether PostgreSQL runs and answers nothing any more, for D.
     fn hangs(&self, term: &Term) -> bool {
         let replaceable = term.rules.iter().all(|r| r.acknowledgements > 0);
-        replaceable && self.mute > self.timing.suspect && *self.server() != Server::Down
+        replaceable && !self.answers() && *self.server() != Server::Down
     }
 
     /// Another is to lead. What hangs is killed only when the epoch is open: until then nobody else would serve either, and it
@@ -301,12 +312,10 @@ impl Core {
     /// Asks the followers whether this epoch is still their promise; without their answers, asks the register.
     fn heartbeat(&mut self, term: &Term) {
         if let Some(proven) = self.vouch.proven(&term.rules) {
-            self.proof = self.proof.max(proven);
-            self.proven = true;
+            self.prove(proven);
         }
         if term.rules.iter().all(|r| r.followers.is_empty()) {
-            self.proof = self.now;
-            self.proven = true;
+            self.prove(self.now);
             return;
         }
         if self.now.since(self.vouch.asked) >= self.timing.heartbeat {
@@ -331,7 +340,7 @@ impl Core {
     /// leader that serves by right acknowledges.
     pub(super) fn quorate(&self, term: &Term) -> bool {
         let Server::Primary { epoch, streams, .. } = self.server() else { return false };
-        let answers = *epoch == term.epoch && self.mute <= self.timing.suspect;
+        let answers = *epoch == term.epoch && self.answers();
         if Self::clock_bound(term) {
             return answers && self.proven && self.now.since(self.proof) <= self.timing.proof;
         }

@@ -26,8 +26,7 @@ impl Core {
         self.register = Some(register);
         // A quorum read that shows the epoch unchanged proves that no later one had been opened when it was sent.
         if let (Some(sent), true) = (proof, self.register_is_mine()) {
-            self.proof = self.proof.max(sent);
-            self.proven = true;
+            self.prove(sent);
         }
     }
 
@@ -86,10 +85,10 @@ impl Core {
         }
         if term.phase == Phase::Recruiting && self.my_open.as_ref() == term.head() {
             self.opened = self.now;
-        }
-        if term.phase == Phase::Recruiting && self.my_open.as_ref() == term.head() && term.epoch.number > 1 {
-            let message = format!("{} opens epoch {}: {}", self.me, term.epoch.number, self.opening);
-            self.tell("EpochOpened", message);
+            if term.epoch.number > 1 {
+                let message = format!("{} opens epoch {}: {}", self.me, term.epoch.number, self.opening);
+                self.tell("EpochOpened", message);
+            }
         }
         self.record.head = Some(term);
         self.persist();
