@@ -17,6 +17,7 @@ mod request;
 mod rules;
 mod schema;
 mod snapshot;
+mod snapshot_schedule;
 mod term;
 
 pub use archive::*;
@@ -24,6 +25,7 @@ pub use replica_set::*;
 pub use request::*;
 pub use schema::{Unbuildable, definitions};
 pub use snapshot::*;
+pub use snapshot_schedule::*;
 pub use term::*;
 
 /// The API group of every kind.

@@ -402,6 +402,50 @@ pub(crate) fn snapshot_bounds() -> Vec<(&'static str, Value)> {
     vec![("spec.set", json!({ "minLength": 1, "maxLength": 253 }))]
 }
 
+/// The rules of a PgSnapshotSchedule. Whether the fields of an expression and the zone are any, the operator says.
+pub(crate) fn snapshot_schedule() -> Vec<Rule> {
+    vec![
+        rule(
+            "",
+            "self.metadata.name.size() <= 46 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "a schedule's name is at most 46 lower-case letters, digits and dashes: its snapshots are named after it and the time",
+        ),
+        rule(
+            "spec.schedule",
+            "self.matches('^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$') || self.matches('^[^ @]+( [^ ]+){4}$')",
+            "schedule is five fields of cron with single spaces between them, like 30 2 * * * (every day at 2:30), or one of \
+             @hourly, @daily, @weekly, @monthly, @yearly",
+        ),
+        rule(
+            "spec.timeZone",
+            "self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$') && self != 'Local'",
+            "timeZone is a name of the IANA database, like Europe/Berlin or Etc/UTC",
+        ),
+        rule(
+            "spec.history.completed",
+            "self >= 1 && self <= 1000",
+            "history.completed may be 1 to 1000: how many PgSnapshots of this schedule stay as objects",
+        ),
+        rule(
+            "spec.history.failed",
+            "self >= 0 && self <= 1000",
+            "history.failed may be 0 to 1000: how many failed PgSnapshots of this schedule stay as objects",
+        ),
+    ]
+}
+
+/// Bounds of a PgSnapshotSchedule.
+pub(crate) fn snapshot_schedule_bounds() -> Vec<(&'static str, Value)> {
+    let text = |limit: usize| json!({ "minLength": 1, "maxLength": limit });
+    vec![
+        ("spec.set", text(63)),
+        ("spec.schedule", text(128)),
+        ("spec.timeZone", text(64)),
+        ("status.lastScheduleTime", json!({ "format": "date-time" })),
+        ("status.conditions", json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"] })),
+    ]
+}
+
 /// The rules of a PgTerm: what an update may never do, whoever writes it.
 pub(crate) fn term() -> Vec<Rule> {
     vec![

@@ -1,7 +1,7 @@
 //! The definitions of the kinds, as they are installed.
 
 use crate::rules::{self, Rule};
-use crate::{PgArchive, PgReplicaSet, PgRequest, PgSnapshot, PgTerm};
+use crate::{PgArchive, PgReplicaSet, PgRequest, PgSnapshot, PgSnapshotSchedule, PgTerm};
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
@@ -30,6 +30,12 @@ pub fn definitions() -> Result<Vec<Value>, Unbuildable> {
         definition("PgReplicaSet", json!(PgReplicaSet::crd()), rules::replica_set(), rules::replica_set_bounds())?,
         definition("PgArchive", json!(PgArchive::crd()), rules::archive(), rules::archive_bounds())?,
         definition("PgSnapshot", json!(PgSnapshot::crd()), rules::snapshot(), rules::snapshot_bounds())?,
+        definition(
+            "PgSnapshotSchedule",
+            json!(PgSnapshotSchedule::crd()),
+            rules::snapshot_schedule(),
+            rules::snapshot_schedule_bounds(),
+        )?,
         definition("PgRequest", json!(PgRequest::crd()), rules::request(), rules::request_bounds())?,
         definition("PgTerm", json!(PgTerm::crd()), rules::term(), rules::term_bounds())?,
     ])

@@ -14,4 +14,5 @@ pub mod metrics;
 mod quantity;
 pub mod replica_set;
 pub mod run;
+pub mod schedules;
 pub mod world;

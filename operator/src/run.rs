@@ -4,6 +4,7 @@ use crate::election::Election;
 use crate::http::{Pages, serve};
 use crate::metrics::Metrics;
 use crate::replica_set::{Context, Retries, apply::Memo, error_policy, reconcile};
+use crate::schedules::Scheduler;
 use crate::world::{Dirty, Guarded, Index, Scope, Synced, watch_all};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -151,6 +152,7 @@ async fn work(run: &Run, me: &str, client: &kube::Client, election: &mut Electio
     let scope = run.watch_namespace.clone().map_or(Scope::All, Scope::Namespace);
     let mut watches = JoinSet::new();
     let store = watch_all(client, &scope, &index, &dirty, &synced, &mut watches);
+    let schedules = crate::schedules::watch(client, &scope, &mut watches);
     let pages = Pages { metrics: metrics.clone(), synced: synced.clone() };
     let mut server = tokio::spawn(serve(run.http, pages));
 
@@ -163,17 +165,26 @@ async fn work(run: &Run, me: &str, client: &kube::Client, election: &mut Electio
     tracing::info!(name = me, "leading");
     metrics.leading(true);
     let reporter = Reporter { controller: MANAGER_OPERATOR.to_owned(), instance: Some(me.to_owned()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let scheduler = Scheduler {
+        client: client.clone(),
+        recorder: recorder.clone(),
+        metrics: metrics.clone(),
+        sets: store.clone(),
+        known: schedules,
+    };
     let context = Arc::new(Context {
         client: client.clone(),
         index,
         memo: Memo::default(),
         retries: Retries::default(),
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder,
         metrics,
         agent_image: run.agent_image.clone(),
     });
     tokio::select! {
         () = control(&store, &dirty, &synced, &context) => anyhow::bail!("the controller ended"),
+        () = scheduler.run() => anyhow::bail!("the scheduler ended"),
         () = tidy(&store, &context) => anyhow::bail!("tidying ended"),
         lost = election.keep() => Err(lost.into()),
         ended = &mut server => Err(server_ended(ended)),

@@ -38,10 +38,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [pgconvoy.dev]
   resources: [pgarchives]
   verbs: [get, list, watch]
-# For the agents.
+- apiGroups: [pgconvoy.dev]
+  resources: [pgsnapshotschedules]
+  verbs: [get, list, watch]
+- apiGroups: [pgconvoy.dev]
+  resources: [pgsnapshotschedules/status]
+  verbs: [patch]
+# Schedules make them, and take them away beyond their history; the agents read them.
 - apiGroups: [pgconvoy.dev]
   resources: [pgsnapshots]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, create, delete]
+# For the agents.
 - apiGroups: [pgconvoy.dev]
   resources: [pgsnapshots/status]
   verbs: [update, patch]

@@ -179,7 +179,7 @@ pub async fn apply(
 }
 
 /// Awaits one call within its deadline, and says what went wrong with it.
-pub(super) async fn call<T>(
+pub(crate) async fn call<T>(
     verb: &'static str,
     kind: &'static str,
     name: &str,

@@ -46,6 +46,24 @@ impl Scope {
         }
     }
 
+    /// Watches a kind, into a store.
+    pub fn stream<K>(
+        &self,
+        client: &Client,
+        writer: reflector::store::Writer<K>,
+    ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + use<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + 'static,
+    {
+        let stream = watcher(self.api::<K>(client), everything()).backoff(backoff());
+        reflector::reflector(writer, stream.modify(|k| k.meta_mut().managed_fields = None))
+    }
+
     fn dynamic(&self, client: &Client, kind: Kind) -> Api<DynamicObject> {
         match self {
             Scope::All => Api::all_with(client.clone(), &kind.resource()),
