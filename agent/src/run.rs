@@ -304,6 +304,7 @@ impl Agent {
         let report = self.report.borrow().clone();
         let mut state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
         set(&self.archive.role, archive::role(&self.me, &output.activity, self.local.as_ref(), self.core.record()));
+        status::tell_trouble(&mut state, self.core.trouble());
         state.archive = self.archive.said.borrow_and_update().clone();
         set(&self.levels.state, state);
         let activity = describe(&output.activity);
@@ -317,7 +318,8 @@ impl Agent {
     /// What people ask for, which the core hears of right away.
     async fn look_at_requests(&mut self, now: pgconvoy_ha::Instant) -> Result<()> {
         let serving = matches!(self.local.as_ref().map(|l| &l.server), Some(Server::Primary { gate: true, .. }));
-        let view = requests::View { me: &self.me, term: self.core.record().head.as_ref(), serving };
+        let trouble = self.core.trouble().is_some();
+        let view = requests::View { me: &self.me, term: self.core.record().head.as_ref(), serving, trouble };
         let events = self.hands.requests.look(&view, now);
         for event in events {
             tracing::info!(?event, "asked for");

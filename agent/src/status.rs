@@ -2,7 +2,7 @@
 
 use crate::settings::PostgresReport;
 use pgconvoy_crds::{MemberPhase, MemberRole, MemberState};
-use pgconvoy_ha::{Activity, Local, Record};
+use pgconvoy_ha::{Activity, Local, Record, TermTrouble};
 
 /// The member's entry in the set's status. Holds nothing that changes by itself.
 pub(crate) fn member_state(
@@ -60,6 +60,14 @@ pub(crate) fn member_state(
         pending_restart: report.pending_restart.clone(),
         configuration_error: report.configuration_error.clone(),
         ..MemberState::default()
+    }
+}
+
+/// Says what is wrong with the PgTerm, if nothing else is wrong.
+pub(crate) fn tell_trouble(state: &mut MemberState, trouble: Option<&TermTrouble>) {
+    if let (Some(trouble), None) = (trouble, &state.reason) {
+        state.reason = Some(trouble.reason.to_owned());
+        state.message = Some(trouble.message.clone());
     }
 }
 

@@ -53,8 +53,12 @@ pub mod reasons {
     pub const FOREIGN_TERM: &str = "ForeignTerm";
     /// The PgTerm cannot be read; nobody obeys it.
     pub const TERM_UNREADABLE: &str = "TermUnreadable";
-    /// The PgTerm of a set that has data is gone.
+    /// The PgTerm of a set that has data was deleted. What runs goes on; `kubectl pgconvoy term repair` puts it right.
     pub const TERM_LOST: &str = "TermLost";
+    /// The PgTerm is older than what members go by: the API server was restored from a backup. The same puts it right.
+    pub const TERM_ROLLED_BACK: &str = "TermRolledBack";
+    /// The PgTerm does not descend from what a member goes by: it was set back and went on from there, or was edited.
+    pub const TERM_FOREIGN: &str = "TermForeign";
     /// An object that the set needs exists already and belongs to somebody else.
     pub const NAME_TAKEN: &str = "NameTaken";
     /// Objects of an earlier set of this name are still going.

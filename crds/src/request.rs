@@ -4,8 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A deed that a replica set is asked to do once: a planned change of its leader, or the end of an epoch that nobody can end
-/// by the rules. It cannot be changed; its status tells what came of it. Keep it as a record, or delete it.
+/// A deed that a replica set is asked to do once: a planned change of its leader, the end of an epoch that nobody can end
+/// by the rules, or the repair of its PgTerm. It cannot be changed; its status tells what came of it. Keep it as a record, or delete it.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "pgconvoy.dev",
@@ -30,6 +30,10 @@ pub struct PgRequestSpec {
     /// The quorum is gone for good: whoever is left and has most is to lead. What only the lost members had is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover: Option<Takeover>,
+    /// The PgTerm was lost or rolled back: it is made again from the records that the members keep on their volumes. Nothing that
+    /// was acknowledged is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
 }
 
 /// A planned change of the leader.
@@ -47,6 +51,16 @@ pub struct Takeover {
     /// The epoch that it ends, as `kubectl get pgrs` shows it. In any other nothing happens, so that it cannot act twice.
     pub epoch: i64,
     /// That commits may be lost which were acknowledged and are on no member that is left. Must be true.
+    pub accept_loss: bool,
+}
+
+/// The making again of a PgTerm that was lost or rolled back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// That commits may be lost which were acknowledged and are only on members that cannot be asked. Needed when too few can be
+    /// asked to go on without; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_loss: bool,
 }
 

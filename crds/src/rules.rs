@@ -337,8 +337,8 @@ pub(crate) fn request() -> Vec<Rule> {
     vec![
         rule(
             "spec",
-            "[has(self.switchover), has(self.takeover)].filter(x, x).size() == 1",
-            "a request is one deed: switchover or takeover",
+            "[has(self.switchover), has(self.takeover), has(self.repair)].filter(x, x).size() == 1",
+            "a request is one deed: switchover, takeover or repair",
         ),
         rule("spec", "self == oldSelf", "a request cannot be changed: make another"),
         rule(

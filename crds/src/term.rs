@@ -41,6 +41,10 @@ pub struct PgTermSpec {
     /// Whether a rule was given up since the last epoch that became active, so that commits acknowledged under it may be missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lossy: bool,
+    /// At number 0: whether the record was made again in place of one that was lost. Nobody founds a database then; see
+    /// `kubectl pgconvoy term repair`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remade: bool,
     /// Earlier epochs, oldest first; the last 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<ForkRecord>,
@@ -143,9 +147,15 @@ impl PgTermSpec {
             leader: None,
             configs: vec![],
             lossy: false,
+            remade: false,
             history: vec![],
             chain: vec![],
         }
+    }
+
+    /// A record at number 0 in place of one that was lost.
+    pub fn made_again(set_uid: &str) -> Self {
+        Self { remade: true, ..Self::zero(set_uid) }
     }
 
     /// The term in it; `None` at number 0.
@@ -227,6 +237,7 @@ impl PgTermSpec {
                 })
                 .collect(),
             lossy: term.lossy,
+            remade: false,
             history: term
                 .history
                 .iter()

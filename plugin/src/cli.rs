@@ -42,6 +42,39 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Has whoever is left lead when the quorum is gone for good; what only the lost members had is lost
     Takeover(TakeoverArgs),
+    /// What the set's members agreed on, and its repair when that is lost
+    #[command(subcommand)]
+    Term(TermCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TermCommand {
+    /// What the PgTerm holds, and what the members go by. Exit status: 0 the same, 1 not the same, 2 it cannot be told
+    Show(TermShowArgs),
+    /// Makes a PgTerm that was lost or rolled back again, from what the members keep on their volumes; no acknowledged write is
+    /// lost. Exit status: 0 done, 1 not done, 2 it cannot be told
+    Repair(TermRepairArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TermShowArgs {
+    /// The replica set
+    pub(crate) set: String,
+    /// For programs: the PgTerm's spec
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TermRepairArgs {
+    /// The replica set
+    pub(crate) set: String,
+    /// That acknowledged commits may be lost which only members have that cannot be asked
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// How many seconds to wait for the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    pub(crate) wait: u64,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
 //! `kubectl pgconvoy`: how a replica set stands (`status`), a session in its database (`psql`), what its members say
-//! (`logs`), who leads and why (`why`), another leader for it (`switchover`, `takeover`).
+//! (`logs`), who leads and why (`why`), another leader for it (`switchover`, `takeover`), what its members agreed on (`term`).
 //!
 //! It reads; the one thing it writes are PgRequests. What it shows is made by pure functions from the objects of a set
 //! (`status::model`, `logs::order`, `logs::line`); around them is little more than asking and printing. `docs/plugin.md`
@@ -16,12 +16,13 @@ mod problem;
 mod psql;
 mod request;
 mod status;
+mod term;
 mod why;
 mod words;
 
 pub use cli::Cli;
 
-use cli::Command;
+use cli::{Command, TermCommand};
 use problem::Problem;
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,5 +64,7 @@ async fn ask(cli: Cli) -> Result<ExitCode, Problem> {
         Command::Why(args) => why::run(&access, &args).await,
         Command::Switchover(args) => request::switchover(&access, &args).await,
         Command::Takeover(args) => request::takeover(&access, &args).await,
+        Command::Term(TermCommand::Show(args)) => term::show(&access, &args).await,
+        Command::Term(TermCommand::Repair(args)) => request::repair(&access, &args).await,
     }
 }

@@ -1,13 +1,13 @@
-//! `switchover`, `takeover`: a PgRequest is made, and what comes of it is told.
+//! `switchover`, `takeover`, `term repair`: a PgRequest is made, and what comes of it is told.
 
 use crate::access::Access;
-use crate::cli::{SwitchoverArgs, TakeoverArgs};
+use crate::cli::{SwitchoverArgs, TakeoverArgs, TermRepairArgs};
 use crate::objects;
 use crate::problem::Problem;
 use crate::words::clean;
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, PostParams};
-use pgconvoy_crds::{PgRequest, PgRequestSpec, PgRequestStatus, RequestState, Switchover, Takeover};
+use pgconvoy_crds::{PgRequest, PgRequestSpec, PgRequestStatus, Repair, RequestState, Switchover, Takeover};
 use pgconvoy_terms::MemberName;
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,7 +24,8 @@ pub(crate) async fn switchover(access: &Access, args: &SwitchoverArgs) -> Result
         None => None,
         Some(wanted) => Some(member(&args.set, wanted, &there)?),
     };
-    let spec = PgRequestSpec { set: args.set.clone(), switchover: Some(Switchover { to }), takeover: None };
+    let spec =
+        PgRequestSpec { set: args.set.clone(), switchover: Some(Switchover { to }), takeover: None, repair: None };
     ask(access, "switchover", spec, args.wait).await
 }
 
@@ -32,8 +33,16 @@ pub(crate) async fn switchover(access: &Access, args: &SwitchoverArgs) -> Result
 pub(crate) async fn takeover(access: &Access, args: &TakeoverArgs) -> Result<ExitCode, Problem> {
     objects::one(access, &args.set).await?;
     let takeover = Takeover { epoch: args.epoch.into(), accept_loss: args.accept_loss };
-    let spec = PgRequestSpec { set: args.set.clone(), switchover: None, takeover: Some(takeover) };
+    let spec = PgRequestSpec { set: args.set.clone(), switchover: None, takeover: Some(takeover), repair: None };
     ask(access, "takeover", spec, args.wait).await
+}
+
+/// Makes a PgTerm again that was lost or rolled back.
+pub(crate) async fn repair(access: &Access, args: &TermRepairArgs) -> Result<ExitCode, Problem> {
+    objects::one(access, &args.set).await?;
+    let repair = Some(Repair { accept_loss: args.accept_loss });
+    let spec = PgRequestSpec { set: args.set.clone(), switchover: None, takeover: None, repair };
+    ask(access, "repair", spec, args.wait).await
 }
 
 /// A member's whole name, given that or its number.

@@ -56,6 +56,8 @@ pub enum Event {
         /// The number of the epoch that it ends; nothing happens in any other.
         epoch: Option<u32>,
     },
+    /// Whether a person wants the register repaired. A level: `None` takes it back.
+    Repair(Option<Repair>),
     /// The pod is to stop.
     Stop,
 }
@@ -67,6 +69,15 @@ pub struct Register {
     pub version: String,
     /// The term in it; `None` at number 0.
     pub term: Option<Term>,
+    /// At number 0: whether it was made again in place of one that was lost, so that nobody may found a database.
+    pub remade: bool,
+}
+
+/// That the register, which was lost or rolled back, be made from the members' records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// Whether a person gives up what only members hold that cannot be asked.
+    pub accept_loss: bool,
 }
 
 /// How a compare-and-swap ended.
@@ -131,6 +142,8 @@ pub enum Ask {
         /// The epoch that the asker suspects to be without a leader.
         epoch: Epoch,
     },
+    /// What do you go by? (Repair: changes nothing.)
+    Recall {},
     /// Let me follow you in this epoch.
     Attach {
         /// The epoch, which the asker has stored as its promise.
@@ -185,6 +198,13 @@ pub enum Answer {
         able: bool,
         /// Whether it hears the leader's PostgreSQL itself on the stream ([`crate::Server::Standby`]).
         live: bool,
+    },
+    /// What I go by.
+    Recalled {
+        /// Who says so; `None`: a member without data.
+        member: Option<MemberId>,
+        /// The term that it acted on last.
+        term: Option<Term>,
     },
     /// You may stream through this slot.
     Admitted {

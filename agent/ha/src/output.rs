@@ -27,6 +27,15 @@ pub struct Output {
     pub wake: Instant,
 }
 
+/// The register is not what this member goes by, and a person must put it right. Until then what runs goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TermTrouble {
+    /// One word, a reason in CamelCase: TermLost, TermRolledBack or TermForeign.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
 /// A deed that happens once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {

@@ -134,7 +134,7 @@ impl TermClient {
             ));
         }
         let term = spec.read().map_err(|e| format!("PgTerm {name}: {e}; nobody obeys it. Put it back as it was"))?;
-        Ok(Register { version, term })
+        Ok(Register { version, term, remade: spec.remade })
     }
 
     fn alarm(&self, why: String) -> String {

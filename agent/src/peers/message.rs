@@ -69,6 +69,7 @@ enum AskRecord {
     Store { term: PgTermSpec },
     Vouch { epoch: String, nonce: u64, quorate: bool },
     Canvass { epoch: String },
+    Recall {},
     Attach { epoch: String, member: String, position: Option<PositionRecord> },
 }
 
@@ -107,6 +108,7 @@ enum AnswerRecord {
     Stored { member: Option<String> },
     Vouched { member: String, nonce: u64 },
     Canvassed { member: String, heard: HeardRecord, able: bool, live: bool },
+    Recalled { member: Option<String>, term: Option<PgTermSpec> },
     Admitted { slot: String, from: String },
     Diverged { timeline: u32, fork: String },
     NotYet {},
@@ -128,6 +130,7 @@ pub(super) fn write_ask(set_uid: &str, ask: &Ask) -> Vec<u8> {
             AskRecord::Vouch { epoch: epoch.to_string(), nonce: *nonce, quorate: *quorate }
         }
         Ask::Canvass { epoch } => AskRecord::Canvass { epoch: epoch.to_string() },
+        Ask::Recall {} => AskRecord::Recall {},
         Ask::Attach { epoch, member, position } => AskRecord::Attach {
             epoch: epoch.to_string(),
             member: member.to_string(),
@@ -144,6 +147,7 @@ pub(super) fn read_ask(set_uid: &str, bytes: &[u8]) -> Result<Ask, MessageError>
         AskRecord::Store { term } => Ask::Store { term: read_term(set_uid, &term)? },
         AskRecord::Vouch { epoch, nonce, quorate } => Ask::Vouch { epoch: epoch.parse()?, nonce, quorate },
         AskRecord::Canvass { epoch } => Ask::Canvass { epoch: epoch.parse()? },
+        AskRecord::Recall {} => Ask::Recall {},
         AskRecord::Attach { epoch, member, position } => Ask::Attach {
             epoch: epoch.parse()?,
             member: member.parse()?,
@@ -163,6 +167,9 @@ pub(super) fn write_answer(set_uid: &str, answer: &Answer) -> Vec<u8> {
         Answer::Vouched { member, nonce } => AnswerRecord::Vouched { member: member.to_string(), nonce: *nonce },
         Answer::Canvassed { member, heard, able, live } => {
             AnswerRecord::Canvassed { member: member.to_string(), heard: (*heard).into(), able: *able, live: *live }
+        }
+        Answer::Recalled { member, term } => {
+            AnswerRecord::Recalled { member: text(member), term: term.as_ref().map(|t| PgTermSpec::write(set_uid, t)) }
         }
         Answer::Admitted { slot, from } => AnswerRecord::Admitted { slot: slot.clone(), from: from.to_string() },
         Answer::Diverged { timeline, fork } => AnswerRecord::Diverged { timeline: timeline.0, fork: fork.to_string() },
@@ -189,6 +196,9 @@ pub(super) fn read_answer(set_uid: &str, bytes: &[u8]) -> Result<Answer, Message
         AnswerRecord::Vouched { member, nonce } => Answer::Vouched { member: member.parse()?, nonce },
         AnswerRecord::Canvassed { member, heard, able, live } => {
             Answer::Canvassed { member: member.parse()?, heard: heard.into(), able, live }
+        }
+        AnswerRecord::Recalled { member, term } => {
+            Answer::Recalled { member: parse(member)?, term: term.map(|t| read_term(set_uid, &t)).transpose()? }
         }
         AnswerRecord::Admitted { slot, from } => Answer::Admitted { slot, from: from.parse()? },
         AnswerRecord::Diverged { timeline, fork } => {

@@ -56,6 +56,7 @@ fn every_question_arrives_as_it_was_asked() {
         Ask::Store { term: Term { phase: Phase::Active, ..term() } },
         Ask::Vouch { epoch: epoch(3), nonce: u64::MAX, quorate: true },
         Ask::Canvass { epoch: epoch(3) },
+        Ask::Recall {},
         Ask::Attach { epoch: epoch(u32::MAX), member: member(999), position: Some(position()) },
         Ask::Attach { epoch: epoch(1), member: member(2), position: None },
     ] {
@@ -73,6 +74,8 @@ fn every_answer_arrives_as_it_was_given() {
         Answer::Stored { member: None },
         Answer::Vouched { member: member(2), nonce: u64::MAX },
         Answer::Canvassed { member: member(2), heard: Heard::Unknown, able: true, live: false },
+        Answer::Recalled { member: Some(member(2)), term: Some(term()) },
+        Answer::Recalled { member: None, term: None },
         Answer::Admitted { slot: "m1_aaaaaaaaaa_e1_aaaa".into(), from: MemberName::new("orders", 3) },
         Answer::Diverged { timeline: TimelineId(4), fork: Lsn(77) },
         Answer::NotYet,

@@ -4,7 +4,7 @@
 //! what came of the request, and does not hand over in its turn.
 
 use jiff::{Timestamp, ToSpan};
-use pgconvoy_crds::{PgRequestSpec, PgRequestStatus, RequestState, Switchover, Takeover};
+use pgconvoy_crds::{PgRequestSpec, PgRequestStatus, Repair, RequestState, Switchover, Takeover};
 use pgconvoy_terms::{MemberName, Phase, Term};
 
 /// How old a request may be that nobody has taken up, in minutes. Short: a set that is down misses it. Long: what a person
@@ -12,6 +12,9 @@ use pgconvoy_terms::{MemberName, Phase, Term};
 const FRESH: i64 = 10;
 /// How long a request that was taken up may take, in minutes: two checkpoints, the stop and the election, amply.
 const LIMIT: i64 = 3;
+/// How long a repair waits for a member that needs it, in seconds. Short: one that reads the register just now is not waited for.
+/// Long: whoever asks for nothing waits as long for that answer.
+const HEALTHY: i64 = 6;
 
 /// A request as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,8 @@ pub struct View<'a> {
     pub term: Option<&'a Term>,
     /// Whether it leads and lets clients in.
     pub serving: bool,
+    /// Whether the register is known not to be what this member goes by.
+    pub trouble: bool,
 }
 
 /// What is to be done.
@@ -61,6 +66,13 @@ pub enum Deed {
         /// The epoch's number.
         epoch: u32,
     },
+    /// Make the register again from the members' records, for this request.
+    Repair {
+        /// The request.
+        name: String,
+        /// Whether what only members hold that cannot be asked is given up.
+        accept_loss: bool,
+    },
 }
 
 /// What follows from the oldest request that has not ended: one is done after the other.
@@ -68,10 +80,11 @@ pub fn decide(requests: &[Seen], view: &View<'_>, now: Timestamp) -> Option<Deed
     let ended = |r: &&Seen| r.status.state.is_some_and(RequestState::ended);
     let request = requests.iter().filter(|r| !ended(r)).min_by_key(|r| (r.made, &r.name))?;
     let decision = Decision { request, view, now };
-    match (&request.spec.switchover, &request.spec.takeover) {
-        (Some(wish), None) => decision.switchover(wish),
-        (None, Some(takeover)) => decision.takeover(takeover),
-        _ => decision.fail_if_leading("it does not ask for one deed: switchover or takeover".to_owned()),
+    match (&request.spec.switchover, &request.spec.takeover, &request.spec.repair) {
+        (Some(wish), None, None) => decision.switchover(wish),
+        (None, Some(takeover), None) => decision.takeover(takeover),
+        (None, None, Some(repair)) => decision.repair(repair),
+        _ => decision.fail_if_leading("it does not ask for one deed: switchover, takeover or repair".to_owned()),
     }
 }
 
@@ -156,6 +169,39 @@ impl Decision<'_> {
             return Some(self.failed(why));
         }
         Some(Deed::TakeOver { name: self.request.name.clone(), epoch: term.epoch.number })
+    }
+
+    fn repair(&self, repair: &Repair) -> Option<Deed> {
+        let term = self.view.term?;
+        let number = i64::from(term.epoch.number);
+        let Some(taken_up) = self.request.status.epoch.filter(|_| self.request.status.state.is_some()) else {
+            if self.older_than(self.request.made, FRESH) {
+                return Some(self.failed(format!("no member could take it up within {FRESH} minutes; make another")));
+            }
+            if self.view.trouble {
+                let leader = term.leader.as_ref().map(|l| &l.name);
+                return Some(self.running(number, leader, "members are asked what they go by".to_owned()));
+            }
+            // Another member may know better; it has had the time to say so.
+            let late = self.request.made.checked_add(HEALTHY.seconds()).is_ok_and(|limit| limit < self.now);
+            let why = format!("there is nothing to repair: the members go by the PgTerm as it is, in epoch {number}");
+            return if late { self.fail_if_leading(why) } else { None };
+        };
+        if number > taken_up && !self.view.trouble {
+            let me = self.leads()?.leader.as_ref()?.name.clone();
+            let lossy = term.history.last().is_some_and(|f| f.lossy);
+            let loss = if lossy { "; commits that only members had who could not be asked are lost" } else { "" };
+            return Some(self.complete(format!("the PgTerm is made again; {me} leads epoch {number}{loss}")));
+        }
+        if self.took_too_long() {
+            let why = format!(
+                "the set did not come back within {LIMIT} minutes; kubectl pgconvoy status {} tells more",
+                self.view.me.set()
+            );
+            return Some(self.failed(why));
+        }
+        let accept_loss = repair.accept_loss;
+        self.view.trouble.then(|| Deed::Repair { name: self.request.name.clone(), accept_loss })
     }
 
     fn older_than(&self, since: Timestamp, minutes: i64) -> bool {

@@ -8,7 +8,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::{Client, ResourceExt};
 use pgconvoy_crds::{GROUP, PgRequest, PgRequestStatus, RequestState, VERSION};
-use pgconvoy_ha::{Event, Instant};
+use pgconvoy_ha::{Event, Instant, Repair};
 use serde_json::json;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -118,12 +118,13 @@ pub struct Requests {
     /// The request that an event was last made of.
     acting: Option<String>,
     giving_up: Option<u32>,
+    repairing: Option<Repair>,
 }
 
 impl Requests {
     /// Nothing is under way.
     pub fn new(writer: Writer, seen: watch::Receiver<Vec<Seen>>) -> Self {
-        Self { writer, seen, begun: None, acting: None, giving_up: None }
+        Self { writer, seen, begun: None, acting: None, giving_up: None, repairing: None }
     }
 
     /// Ends when what is asked for has changed.
@@ -145,6 +146,14 @@ impl Requests {
             self.giving_up = giving_up;
             events.push(Event::TakeOver { epoch: giving_up });
         }
+        let repairing = match &deed {
+            Some(Deed::Repair { accept_loss, .. }) => Some(Repair { accept_loss: *accept_loss }),
+            _ => None,
+        };
+        if repairing != self.repairing {
+            self.repairing.clone_from(&repairing);
+            events.push(Event::Repair(repairing));
+        }
         let Some(deed) = deed else {
             self.begun = None;
             return events;
@@ -159,7 +168,7 @@ impl Requests {
                 self.acting = Some(name.clone());
                 events.push(Event::HandOver { to: to.clone() });
             }
-            Deed::TakeOver { name, .. } => self.acting = Some(name.clone()),
+            Deed::TakeOver { name, .. } | Deed::Repair { name, .. } => self.acting = Some(name.clone()),
         }
         self.begun = Some((deed, now));
         events

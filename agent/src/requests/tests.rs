@@ -1,6 +1,6 @@
 use super::*;
 use jiff::{SignedDuration, Timestamp};
-use pgconvoy_crds::{PgRequestSpec, PgRequestStatus, RequestState, Switchover, Takeover};
+use pgconvoy_crds::{PgRequestSpec, PgRequestStatus, Repair, RequestState, Switchover, Takeover};
 use pgconvoy_terms::{ChangeId, Epoch, Fork, Incarnation, MemberId, MemberName, Phase, Term};
 
 fn member(n: u32) -> MemberName {
@@ -30,14 +30,18 @@ fn switchover(to: Option<u32>) -> Seen {
     Seen {
         name: "r".into(),
         made: now(),
-        spec: PgRequestSpec { set: "orders".into(), switchover: Some(wish), takeover: None },
+        spec: PgRequestSpec { set: "orders".into(), switchover: Some(wish), takeover: None, repair: None },
         status: PgRequestStatus::default(),
     }
 }
 
 fn takeover(epoch: i64) -> Seen {
-    let spec =
-        PgRequestSpec { set: "orders".into(), switchover: None, takeover: Some(Takeover { epoch, accept_loss: true }) };
+    let spec = PgRequestSpec {
+        set: "orders".into(),
+        switchover: None,
+        takeover: Some(Takeover { epoch, accept_loss: true }),
+        repair: None,
+    };
     Seen { spec, ..switchover(None) }
 }
 
@@ -45,7 +49,7 @@ fn takeover(epoch: i64) -> Seen {
 fn at(request: &Seen, me: u32, epoch: u32, leader: u32) -> Option<Deed> {
     let (me, term) = (member(me), term(epoch, leader, Phase::Active));
     let serving = me == member(leader);
-    decide(std::slice::from_ref(request), &View { me: &me, term: Some(&term), serving }, now())
+    decide(std::slice::from_ref(request), &View { me: &me, term: Some(&term), serving, trouble: false }, now())
 }
 
 fn written(deed: Option<Deed>) -> PgRequestStatus {
@@ -119,7 +123,39 @@ fn the_oldest_goes_first() {
     first.made = now() - SignedDuration::from_mins(1);
     second.name = "a".into();
     let (me, term) = (member(1), term(7, 1, Phase::Active));
-    let view = View { me: &me, term: Some(&term), serving: true };
+    let view = View { me: &me, term: Some(&term), serving: true, trouble: false };
     let Some(Deed::Write { name, .. }) = decide(&[second, first], &view, now()) else { panic!() };
     assert_eq!(name, "r");
+}
+
+fn repair() -> Seen {
+    let spec =
+        PgRequestSpec { set: "orders".into(), switchover: None, takeover: None, repair: Some(Repair::default()) };
+    Seen { spec, ..switchover(None) }
+}
+
+#[test]
+fn a_repair_is_done_by_who_sees_the_trouble_and_judged_by_the_next_leader() {
+    let (me, term) = (member(2), term(7, 1, Phase::Active));
+    let troubled = View { me: &me, term: Some(&term), serving: false, trouble: true };
+    let mut request = repair();
+    request.status = written(decide(std::slice::from_ref(&request), &troubled, now()));
+    assert_eq!((request.status.state, request.status.epoch), (Some(RequestState::Running), Some(7)));
+    let deed = decide(std::slice::from_ref(&request), &troubled, now());
+    assert_eq!(deed, Some(Deed::Repair { name: "r".into(), accept_loss: false }));
+    assert_eq!(at(&request, 1, 7, 1), None, "one that sees no trouble did something");
+    let end = written(at(&request, 2, 8, 2));
+    assert_eq!(end.state, Some(RequestState::Complete));
+    assert!(end.message.unwrap().starts_with("the PgTerm is made again; orders-2 leads epoch 8"));
+}
+
+#[test]
+fn a_healthy_term_is_not_repaired() {
+    let mut request = repair();
+    assert_eq!(at(&request, 1, 7, 1), None, "nobody was given the time to see trouble");
+    request.made = now() - SignedDuration::from_secs(7);
+    assert_eq!(at(&request, 2, 7, 1), None, "said by all");
+    let end = written(at(&request, 1, 7, 1));
+    assert_eq!(end.state, Some(RequestState::Failed));
+    assert!(end.message.unwrap().contains("nothing to repair"));
 }

@@ -31,13 +31,19 @@ pub enum Problem {
     },
     /// The PgTerm of a set with data is gone.
     #[error(
-        "the PgTerm {name} is gone although the set has been in epoch {epoch}; a new one would let the set begin anew beside its data, so none is made: bring the PgTerm back from a backup of the cluster's API objects"
+        "the PgTerm {name} was lost although the set is in epoch {epoch}: what runs goes on, and no other leader can be elected until it is made again from what the members keep on their volumes: kubectl pgconvoy term repair {name} (runbook: The term is lost or rolled back)"
     )]
     TermLost {
         /// The PgTerm.
         name: String,
         /// The last epoch known.
         epoch: i64,
+    },
+    /// The PgTerm was put back to an older state.
+    #[error("{message} (runbook: The term is lost or rolled back)")]
+    TermRolledBack {
+        /// What a member says, with what to type.
+        message: String,
     },
     /// Kept volumes of an earlier set.
     #[error(
@@ -98,6 +104,7 @@ impl Problem {
             Problem::ForeignTerm { .. } => reasons::FOREIGN_TERM,
             Problem::TermUnreadable { .. } => reasons::TERM_UNREADABLE,
             Problem::TermLost { .. } => reasons::TERM_LOST,
+            Problem::TermRolledBack { .. } => reasons::TERM_ROLLED_BACK,
             Problem::ForeignVolumes { .. } => reasons::FOREIGN_VOLUME,
             Problem::InTheWay { .. } => reasons::WAITING_FOR_DELETION,
             Problem::NameTaken { .. } => reasons::NAME_TAKEN,

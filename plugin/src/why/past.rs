@@ -10,13 +10,14 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 /// Reasons of Events that tell who leads, and why.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 10] = [
     "EpochOpened",
     "LeaderChanged",
     "Diverged",
     "PeerRefused",
     "TermForeign",
     "TermLost",
+    "TermRolledBack",
     "TermMissing",
     "TermRefused",
     "TermUnreadable",

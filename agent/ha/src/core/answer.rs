@@ -63,6 +63,7 @@ impl Core {
                 None => Answer::NotYet,
             },
             Ask::Canvass { epoch } => self.answer_canvass(epoch),
+            Ask::Recall {} => self.answer_recall(),
             Ask::Attach { epoch, member, position } => {
                 if member.name != *from {
                     return Some(self.refuse("a member asks for itself only"));

@@ -11,11 +11,13 @@ mod hand_over;
 mod lead;
 mod open;
 mod random;
+mod records;
+mod repair;
 mod term;
 
 use crate::{
     Activity, Answer, Ask, AskId, Data, Effect, Event, Instant, Local, Output, Permission, Publication, Record,
-    Register, Server, Spec, SwapOutcome, Timing, Unreachable, Want, WantKind,
+    Register, Server, Spec, SwapOutcome, TermTrouble, Timing, Unreachable, Want, WantKind,
 };
 use pgconvoy_terms::{ChangeId, Epoch, MemberId, MemberName, Position, Term};
 use random::Random;
@@ -48,6 +50,12 @@ pub struct Core {
     lease_held: bool,
     /// The register as it was read last; what a swap is based on.
     register: Option<Register>,
+    /// When the newest reading of it that a quorum confirmed was asked for.
+    register_at: Option<Instant>,
+    /// When the record last took in a term.
+    record_at: Instant,
+    /// What is wrong with it.
+    trouble: Option<TermTrouble>,
     /// When something moved last: the register changed, or what runs did. What does not move is stalled.
     moved: Instant,
     swapping: Option<Instant>,
@@ -104,6 +112,9 @@ pub struct Core {
     hand_over: hand_over::HandOver,
     /// The epoch whose rules a person gives up.
     taking_over: Option<u32>,
+    repairing: Option<repair::Repairing>,
+    /// Whether another member holds data of this set that this one knows nothing of.
+    elsewhere: bool,
     effects: Vec<Effect>,
     alarms: BTreeMap<&'static str, String>,
     level: Level,
@@ -141,6 +152,7 @@ enum Kind {
     Vouch,
     Canvass,
     Attach,
+    Recall,
 }
 
 #[derive(Debug)]
@@ -169,6 +181,9 @@ impl Core {
             local: None,
             lease_held: false,
             register: None,
+            register_at: None,
+            record_at: now,
+            trouble: None,
             moved: now,
             swapping: None,
             reading: None,
@@ -200,6 +215,8 @@ impl Core {
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),
             taking_over: None,
+            repairing: None,
+            elsewhere: false,
             effects: vec![],
             alarms: BTreeMap::new(),
             level: Level::idle("starting"),
@@ -211,13 +228,20 @@ impl Core {
         &self.record
     }
 
+    /// What is wrong with the register, for as long as it is.
+    pub fn trouble(&self) -> Option<&TermTrouble> {
+        self.trouble.as_ref()
+    }
+
     /// Takes in one event and says what follows from it. `now` never goes back.
     pub fn step(&mut self, now: Instant, event: Event) -> Output {
         // While the agent itself stood still, nobody could have heard an answer.
         self.mute += now.since(self.now).min(LONGEST_STEP);
         self.now = now.max(self.now);
         self.take_in(event);
+        self.look_at_register();
         self.decide();
+        self.repair();
         self.answer_peers();
         Output {
             effects: std::mem::take(&mut self.effects),
@@ -275,6 +299,7 @@ impl Core {
             Event::Checkpointed => self.hand_over.checkpointed(),
             Event::HandOver { to } => self.ask_to_hand_over(to),
             Event::TakeOver { epoch } => self.ask_to_take_over(epoch),
+            Event::Repair(wish) => self.ask_to_repair(wish),
             Event::Stop => self.hand_over.stop(),
         }
     }
@@ -311,6 +336,7 @@ impl Core {
             Answer::Admitted { .. } | Answer::Diverged { .. } if current => {
                 self.hear_admission(&answer, question.positioned);
             }
+            Answer::Recalled { member, term } => self.hear_recalled(from, member, term),
             Answer::Refused { why, head, promised } => self.hear_refusal(from, &why, head.as_ref(), promised.as_ref()),
             _ => {}
         }
@@ -353,6 +379,7 @@ impl Core {
                         .to_owned(),
                 );
             }
+            (None, None) if register.remade => self.wait_for_repair(),
             (None, None) => self.found(),
             (None, Some(_)) => self.wait_for_term("the PgTerm is not one that this member may obey"),
             (Some(_), _) => self.obey(),

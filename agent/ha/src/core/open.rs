@@ -145,7 +145,7 @@ impl Core {
         });
         let leader = match winner {
             Some((member, _)) => member.clone(),
-            None if term.rules.is_empty() && term.history.is_empty() && self.may_found() => {
+            None if term.rules.is_empty() && term.history.is_empty() && self.may_found() && !self.elsewhere => {
                 let Some(me) = self.founder() else { return };
                 me
             }

@@ -10,18 +10,18 @@ impl Core {
         if self.register.as_ref().is_none_or(|r| r.term != register.term) {
             self.moved = self.now;
         }
+        if proof.is_some() {
+            self.register_at = proof;
+        } else if self.register.as_ref() != Some(&register) {
+            self.register_at = None;
+        }
         if let Some(term) = register.term.clone() {
             self.consider(term);
-        } else if self.record.head.is_some() && proof.is_none() {
-            // A peer may have told of the first term before the watch, which may be late, has brought it.
+        }
+        // A peer may have told of a term before the watch, which may be late, has brought it.
+        let newest = register.term.as_ref().and_then(Term::head);
+        if proof.is_none() && self.record.head.is_some() && newest != self.record.head_id() {
             self.read();
-        } else if self.record.head.is_some() {
-            self.alarm(
-                "TermLost",
-                "the PgTerm is at number 0 although this set has led before: it was deleted and made again. What runs \
-                 goes on, nothing new begins; put back the PgTerm as it was, from a backup or from a member's record"
-                    .to_owned(),
-            );
         }
         self.register = Some(register);
         // A quorum read that shows the epoch unchanged proves that no later one had been opened when it was sent.
@@ -49,19 +49,6 @@ impl Core {
                     return;
                 }
             } else if !term.descends_from(mine.head()) {
-                let older = term.head().is_some_and(|h| mine.chain.contains(h));
-                if !older {
-                    let (theirs, ours) = (term.epoch.number, mine.epoch.number);
-                    self.alarm(
-                        "TermForeign",
-                        format!(
-                            "the PgTerm (epoch {theirs}) does not descend from the one this member acted on last \
-                             (epoch {ours}): the API server was restored from a backup, or the PgTerm was edited. This \
-                             member does not obey it; what runs goes on. Put back the newest PgTerm, from a later backup or from \
-                             the record on a member's volume"
-                        ),
-                    );
-                }
                 return;
             }
         }
@@ -91,6 +78,7 @@ impl Core {
             }
         }
         self.record.head = Some(term);
+        self.record_at = self.now;
         self.persist();
     }
 
@@ -161,6 +149,7 @@ impl Core {
     ) {
         let known = |h: &ChangeId| self.record.head.as_ref().is_some_and(|t| t.chain.contains(h));
         let later = promised.is_some_and(|p| self.record.promised.as_ref().is_none_or(|m| p.number > m.number));
+        self.elsewhere |= head.is_some_and(|h| !known(h));
         if later || head.is_some_and(|h| !known(h)) {
             self.read();
         } else {

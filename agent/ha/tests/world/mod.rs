@@ -1,5 +1,6 @@
 //! A world of members, seeded: the same seed gives the same run.
 
+mod person;
 mod postgres;
 mod rng;
 
@@ -27,6 +28,8 @@ pub(crate) struct Faults {
     wipe: f64,
     lose_message: f64,
     unknown_swap: f64,
+    /// In events per simulated minute.
+    lose_register: f64,
 }
 
 impl Faults {
@@ -43,7 +46,14 @@ impl Faults {
             wipe: 0.0,
             lose_message: 0.0,
             unknown_swap: 0.0,
+            lose_register: 0.0,
         }
+    }
+
+    /// Everything, and a register that is deleted or set back now and then, but no disks that are lost: those who kept theirs may
+    /// then be too few for a repair.
+    pub(crate) fn of_the_register() -> Self {
+        Self { wipe: 0.0, lose_register: 1.0, ..Self::all() }
     }
 
     pub(crate) fn all() -> Self {
@@ -59,6 +69,7 @@ impl Faults {
             wipe: 0.2,
             lose_message: 0.03,
             unknown_swap: 0.1,
+            lose_register: 0.0,
         }
     }
 }
@@ -115,6 +126,11 @@ pub(crate) struct World {
     /// Of all members.
     names: Rc<[MemberName]>,
     register: (u64, Option<Term>),
+    /// Whether it was made again at number 0.
+    remade: bool,
+    /// What it held before, since somebody led.
+    earlier: Vec<Term>,
+    person: person::Person,
     lease: Option<(MemberName, u64)>,
     spec: Spec,
     /// (due, tie-breaker) -> receiver, its generation, what.
@@ -143,6 +159,9 @@ impl World {
             members: BTreeMap::new(),
             names: Rc::new([]),
             register: (1, None),
+            remade: false,
+            earlier: vec![],
+            person: person::Person::default(),
             lease: None,
             spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements },
             mail: BTreeMap::new(),
@@ -198,6 +217,8 @@ impl World {
         let spec = self.spec.clone();
         self.send(member, 10, Mail::Event(Event::Spec(spec)));
         self.send(member, 50, Mail::Register(false));
+        let wish = self.wish();
+        self.send(member, 60, Mail::Event(Event::Repair(wish)));
         self.send(member, 1, Mail::Event(Event::Tick));
         let local = self.members[member].postgres.local();
         self.send(member, 20, Mail::Event(Event::Local(local)));
@@ -254,6 +275,7 @@ impl World {
             }
             self.expire_questions();
             self.draw_faults();
+            self.look_after_register();
             self.work();
             self.lease();
         }
@@ -314,7 +336,10 @@ impl World {
                 let answer = m.postgres.admit(&epoch, &who, position, from);
                 self.reply(member, id, answer);
             }
-            Effect::RefuseRequest { why } => self.note(format!("{member} refuses: {why}")),
+            Effect::RefuseRequest { why } => {
+                self.note(format!("{member} refuses: {why}"));
+                self.person.hear_refusal();
+            }
             Effect::Tell { reason, message } => self.note(format!("{member} tells {reason}: {message}")),
             Effect::Alarm { reason, message } => self.note(format!("{member} ALARM {reason}: {message}")),
         }
@@ -375,11 +400,7 @@ impl World {
                 } else {
                     self.note(format!("{to} swaps {} {:?} rules {}", term.epoch.number, term.phase, term.rules.len()));
                     self.check_swap(&term);
-                    self.register = (self.register.0 + 1, Some(term));
-                    for other in self.names.clone().iter() {
-                        // A watch may be late; it is never in another order.
-                        self.send(other, 30, Mail::Register(false));
-                    }
+                    self.put(Some(term));
                     if unknown { SwapOutcome::Unknown } else { SwapOutcome::Won(self.read()) }
                 };
                 self.step(to, Event::Swapped(outcome));
@@ -388,14 +409,16 @@ impl World {
     }
 
     fn read(&self) -> Register {
-        Register { version: self.register.0.to_string(), term: self.register.1.clone() }
+        Register { version: self.register.0.to_string(), term: self.register.1.clone(), remade: self.remade }
     }
 
     fn check_swap(&self, new: &Term) {
         if let Some(old) = &self.register.1 {
-            assert!(new.epoch.number >= old.epoch.number && new.epoch.number <= old.epoch.number + 1);
+            assert!(new.epoch.number >= old.epoch.number, "the API server refuses that");
             assert!(new.phase == Phase::Recruiting || new.epoch == old.epoch);
-            assert!(new.descends_from(old.head()), "a change that does not descend");
+            let repair = self.person.was_needed() && new.phase == Phase::Recruiting;
+            assert!(repair || new.epoch.number <= old.epoch.number + 1);
+            assert!(repair || new.descends_from(old.head()), "a change that does not descend");
         }
     }
 

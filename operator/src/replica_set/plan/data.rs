@@ -14,9 +14,10 @@ use pgconvoy_crds::{PgTerm, PgTermSpec, pod};
 use pgconvoy_terms::MemberName;
 use std::collections::BTreeMap;
 
-/// The record at number 0.
-pub(super) fn term(set: &Validated) -> Object {
-    let mut term = PgTerm::new(&set.name, PgTermSpec::zero(&set.uid));
+/// The record at number 0; `again`: in place of one that was lost.
+pub(super) fn term(set: &Validated, again: bool) -> Object {
+    let spec = if again { PgTermSpec::made_again(&set.uid) } else { PgTermSpec::zero(&set.uid) };
+    let mut term = PgTerm::new(&set.name, spec);
     term.metadata = set.owned(&set.name);
     Object::new(Kind::Term, &set.name, &term)
 }

@@ -23,9 +23,9 @@ use super::problem::Problem;
 use super::validate::Validated;
 use crate::kinds::{Kind, Object};
 use crate::quantity;
-use pgconvoy_crds::MemberPhase;
 use pgconvoy_crds::conditions::reasons;
 use pgconvoy_crds::names::{self, Service};
+use pgconvoy_crds::{MemberPhase, MemberState};
 use pgconvoy_terms::MemberName;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -82,6 +82,12 @@ pub fn plan(set: &Validated, observed: &Observed, material: &Material) -> Plan {
     p.plan
 }
 
+/// What a member says that goes by another PgTerm.
+fn term_trouble(state: &MemberState) -> Option<&str> {
+    let ours = [reasons::TERM_ROLLED_BACK, reasons::TERM_FOREIGN];
+    ours.contains(&state.reason.as_deref()?).then(|| state.message.as_deref().unwrap_or_default())
+}
+
 struct Planner<'a> {
     set: &'a Validated,
     observed: &'a Observed,
@@ -125,11 +131,11 @@ impl<'a> Planner<'a> {
         match self.standing(Kind::Term, name) {
             Standing::Busy => return false,
             Standing::Absent => {
-                let epoch = self.observed.status.epoch.unwrap_or(0);
-                if epoch > 0 {
-                    self.plan.problems.push(Problem::TermLost { name: name.clone(), epoch });
-                } else {
-                    self.plan.actions.push(Action::Create(data::term(self.set)));
+                // Beside data nobody may begin anew.
+                let again = self.known_epoch() > 0;
+                self.plan.actions.push(Action::Create(data::term(self.set, again)));
+                if again {
+                    self.plan.problems.push(self.term_lost());
                 }
                 return true;
             }
@@ -141,10 +147,27 @@ impl<'a> Planner<'a> {
             return false;
         }
         match rule_of(self.set, self.observed) {
-            Ok(rule) => self.plan.rule = rule,
+            Ok(rule) if rule.epoch == 0 && self.known_epoch() > 0 => self.plan.problems.push(self.term_lost()),
+            Ok(rule) => {
+                let trouble = self.observed.present_states().find_map(term_trouble);
+                if let Some(message) = trouble {
+                    self.plan.problems.push(Problem::TermRolledBack { message: message.to_owned() });
+                }
+                self.plan.rule = rule;
+            }
             Err(problem) => self.plan.problems.push(problem),
         }
         true
+    }
+
+    /// The greatest epoch that the set is known to have been in.
+    fn known_epoch(&self) -> i64 {
+        let members = self.observed.present_states().filter_map(|s| s.epoch);
+        members.chain(self.observed.status.epoch).max().unwrap_or(0)
+    }
+
+    fn term_lost(&self) -> Problem {
+        Problem::TermLost { name: self.set.name.clone(), epoch: self.known_epoch() }
     }
 
     fn shared(&mut self, material: &Material) {

@@ -162,13 +162,30 @@ fn a_term_of_another_set_stops_everything_that_could_write() {
 }
 
 #[test]
-fn a_lost_term_is_not_made_anew_beside_data() {
+fn a_lost_term_is_made_anew_so_that_nobody_begins_beside_data() {
     let mut world = World::running(3);
     world.take(Kind::Term, "orders");
     world.settle();
-    assert!(world.names(Kind::Term).is_empty());
-    assert_eq!(world.condition("Stalled").1, "TermLost");
+    let spec = world.body(Kind::Term, "orders")["spec"].clone();
+    assert_eq!((&spec["epoch"]["number"], &spec["remade"]), (&json!(0), &json!(true)));
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "TermLost"));
+    assert!(message.contains("kubectl pgconvoy term repair orders"), "{message}");
     assert_eq!(world.set.status.clone().unwrap().epoch, Some(1), "and the set does not forget its epoch");
+}
+
+/// The watch of the PgTerm and the members' words do not come at one time: only a member knows for certain.
+#[test]
+fn a_term_that_was_set_back_is_told_in_a_members_words() {
+    let mut world = World::running(3);
+    assert_eq!(world.condition("Stalled").0, "False");
+    let states = &mut world.set.status.as_mut().unwrap().member_states;
+    states[1].reason = Some("TermRolledBack".to_owned());
+    states[1].message = Some("the PgTerm is older; type this".to_owned());
+    world.settle();
+    let (status, reason, message) = world.condition("Stalled");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "TermRolledBack"));
+    assert_eq!(message, "the PgTerm is older; type this (runbook: The term is lost or rolled back)");
 }
 
 #[test]
