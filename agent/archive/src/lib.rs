@@ -9,13 +9,16 @@
 //! - [`fetch`]: what `restore_command` asks for ([`fetch::Fetcher`]).
 //! - [`snapshot`]: a data directory into the store and back ([`snapshot::take`], [`snapshot::restore`]).
 //!
-//! Not here: anything of Kubernetes, who leads, when a snapshot is due, and what is thrown away when.
+//! - [`retain`]: what stays and what goes ([`retain::plan`], [`retain::sweep`]).
+//!
+//! Not here: anything of Kubernetes, who leads, and when a snapshot is due.
 
 #![forbid(unsafe_code)]
 
 mod checksum;
 pub mod fetch;
 pub mod layout;
+pub mod retain;
 pub mod ship;
 pub mod snapshot;
 pub mod store;

@@ -1,11 +1,13 @@
 //! What lies where. docs/archive-format.md says it for people.
 
+mod begin;
 mod claim;
 mod error;
 mod frame;
 mod keys;
 mod owner;
 
+pub(crate) use begin::{begin_key, begins};
 pub use claim::{Claim, Claimed, claim, read_claim};
 pub use error::Error;
 pub(crate) use frame::{Compressor, HEADER_LENGTH};

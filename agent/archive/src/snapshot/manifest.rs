@@ -82,19 +82,19 @@ mod text {
     }
 }
 
-pub(super) fn folder(system: SystemId, id: &SnapshotId) -> String {
+pub(crate) fn folder(system: SystemId, id: &SnapshotId) -> String {
     format!("{system}/snapshots/{id}/")
 }
 
-pub(super) fn manifest_key(system: SystemId, id: &SnapshotId) -> String {
+pub(crate) fn manifest_key(system: SystemId, id: &SnapshotId) -> String {
     format!("{}manifest.json", folder(system, id))
 }
 
-pub(super) fn part_key(system: SystemId, id: &SnapshotId, number: u32) -> String {
+pub(crate) fn part_key(system: SystemId, id: &SnapshotId, number: u32) -> String {
     format!("{}part/{number:08}.tar.zst", folder(system, id))
 }
 
-pub(super) fn pg_manifest_key(system: SystemId, id: &SnapshotId) -> String {
+pub(crate) fn pg_manifest_key(system: SystemId, id: &SnapshotId) -> String {
     format!("{}backup_manifest.zst", folder(system, id))
 }
 

@@ -16,5 +16,6 @@ mod take;
 
 pub use error::Error;
 pub use manifest::{Manifest, PartInfo, SnapshotId, list, read_manifest};
+pub(crate) use manifest::{folder, manifest_key, part_key, pg_manifest_key};
 pub use restore::{RestoreOptions, restore};
 pub use take::{Options, take};

@@ -22,6 +22,8 @@ pub struct Listed {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was written, by the store's clock, in seconds since 1970; none: the store does not say.
+    pub modified: Option<i64>,
 }
 
 /// A part of a listing.

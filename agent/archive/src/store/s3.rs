@@ -175,7 +175,8 @@ impl Inner {
             let Some(key) = key else {
                 return Err(self.error(Call::List, prefix, Reason::Inconsistent, "it lists what was not asked for"));
             };
-            page.objects.push(Listed { key, size: object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0) });
+            let size = object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            page.objects.push(Listed { key, size, modified: object.last_modified().map(|t| t.secs()) });
         }
         page.folders =
             answer.common_prefixes().iter().filter_map(|p| p.prefix().and_then(|p| self.relative(p))).collect();

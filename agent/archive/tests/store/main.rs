@@ -8,6 +8,7 @@ mod embedded;
 mod faults;
 mod ownership;
 mod refusals;
+mod retention;
 mod shipping;
 mod tls;
 mod versitygw;
