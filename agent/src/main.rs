@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use pgconvoy_agent::archive::Ask;
 use pgconvoy_agent::settings::{Identity, Paths};
 use pgconvoy_crds::pod::{self, env};
 use std::net::IpAddr;
@@ -20,15 +21,21 @@ enum Command {
     Place,
     /// Runs until the pod stops.
     Run,
+    /// What lies in the set's archive.
+    #[command(subcommand)]
+    Archive(Ask),
 }
 
 fn main() -> Result<()> {
     // One provider for every TLS connection of the process, before the first is made.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let filter = EnvFilter::try_from_env("PGCONVOY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let command = Arguments::parse().command;
+    let level = if matches!(command, Command::Archive(_)) { "error" } else { "info" };
+    let filter = EnvFilter::try_from_env("PGCONVOY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Arguments::parse().command {
+    match command {
         Command::Place => Ok(pgconvoy_agent::place::place()?),
+        Command::Archive(ask) => inspect(ask),
         Command::Run => {
             let identity = identity()?;
             tokio::runtime::Builder::new_multi_thread()
@@ -39,6 +46,21 @@ fn main() -> Result<()> {
                 .block_on(Box::pin(pgconvoy_agent::run::run(identity)))
         }
     }
+}
+
+fn inspect(ask: Ask) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("no threads can be made")?;
+    // Errors are for people here, on one line.
+    let code = match runtime.block_on(pgconvoy_agent::archive::answer(ask)) {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            2
+        }
+    };
+    std::process::exit(code)
 }
 
 fn identity() -> Result<Identity> {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
     plural = "pgarchives",
     shortname = "pgarc",
     namespaced,
+    status = "PgArchiveStatus",
     printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.bucket"),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -44,6 +45,69 @@ pub struct PgArchiveSpec {
     /// which cost money. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay_seconds: Option<i32>,
+    /// What stays of what is archived. Default: all of it, for ever. The newest complete snapshot always stays, and with each
+    /// snapshot that stays all WAL since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// What stays. With both fields, what either of them keeps is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// Any moment of so many last days can be restored: snapshots of these days stay, and the last one before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<i32>,
+    /// So many of the newest complete snapshots stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<i32>,
+}
+
+/// What retention has come to, by replica set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PgArchiveStatus {
+    /// Each is written by the leader of its set, when something changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<ArchivedSet>,
+}
+
+/// What lies in the archive of a set, as retention saw it last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchivedSet {
+    /// The set.
+    pub set: String,
+    /// How many complete snapshots there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<i64>,
+    /// The oldest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<String>,
+    /// From where on it can be restored: the LSN at which the oldest is consistent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable_from: Option<String>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable_since: Option<String>,
+    /// When something was removed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<String>,
+    /// What that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
+    /// What is in the way of removing, or should be known about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What the operator hands to the agents about retention: the file [`crate::pod::archive::RETENTION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionAsked {
+    /// The PgArchive that asks.
+    pub archive: String,
+    /// What it asks.
+    pub retention: Retention,
 }
 
 /// An access key, in Secrets. Changed values are taken up without a restart, within two minutes.

@@ -96,6 +96,8 @@ pub mod archive {
     pub const SESSION_TOKEN: &str = "session-token";
     /// Authorities to trust, if the system's are not to be.
     pub const CA: &str = "ca.crt";
+    /// [`crate::RetentionAsked`], as JSON, if anything shall ever be removed.
+    pub const RETENTION: &str = "retention.json";
     /// What the names of the same files begin with that lead to the archive from which the set is made.
     pub const SOURCE: &str = "source-";
 }

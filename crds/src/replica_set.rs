@@ -210,7 +210,8 @@ pub struct FromArchive {
     /// the PgArchive's prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Name of the snapshot. Default: the newest one.
+    /// Name of the snapshot. Default: the newest one from which the target lies ahead; for xid and name, which nobody knows
+    /// before the WAL is read, the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
     /// Where to stop. Default: at the end of what is archived.
@@ -222,7 +223,7 @@ pub struct FromArchive {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryTarget {
-    /// Before the first transaction that committed later, as PostgreSQL reads times: `2026-01-31 12:00:00+00`.
+    /// Before the first transaction that committed later: `2026-01-31 12:00:00+00`, with the offset from UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// After this position.
@@ -234,6 +235,9 @@ pub struct RecoveryTarget {
     /// At this restore point (`pg_create_restore_point`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// As soon as the snapshot is consistent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immediate: Option<bool>,
 }
 
 /// A new, empty database. Unchangeable once made.

@@ -168,8 +168,13 @@ fn bootstrap() -> Vec<Rule> {
         ),
         rule(
             "spec.bootstrap.fromArchive.target",
-            "[has(self.time), has(self.lsn), has(self.xid), has(self.name)].filter(x, x).size() == 1",
-            "a target has one of time, lsn, xid and name; leave it out to restore all that is archived",
+            "[has(self.time), has(self.lsn), has(self.xid), has(self.name), has(self.immediate)].filter(x, x).size() == 1",
+            "a target has one of time, lsn, xid, name and immediate; leave it out to restore all that is archived",
+        ),
+        rule(
+            "spec.bootstrap.fromArchive.target.immediate",
+            "self",
+            "target.immediate is true or left out; leave the target out to restore all that is archived",
         ),
         rule(
             "spec.bootstrap.fromArchive.target.lsn",
@@ -329,6 +334,17 @@ pub(crate) fn archive() -> Vec<Rule> {
             "self >= 1 && self <= 300",
             "maxDelaySeconds may be 1 to 300: so much may be lost with the whole cluster",
         ),
+        rule(
+            "spec.retention",
+            "has(self.days) || has(self.snapshots)",
+            "retention says days, snapshots or both; leave it out to keep everything",
+        ),
+        rule("spec.retention.days", "self >= 1 && self <= 36500", "retention.days may be 1 to 36500"),
+        rule(
+            "spec.retention.snapshots",
+            "self >= 1 && self <= 10000",
+            "retention.snapshots may be 1 to 10000: the newest complete snapshot is never removed",
+        ),
     ]
 }
 
@@ -369,6 +385,7 @@ pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
         ("spec.prefix", text(512)),
         ("spec.endpoint", text(512)),
         ("spec.region", text(64)),
+        ("status.sets", json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["set"] })),
     ];
     for path in [
         "spec.credentials.accessKeyId.name",

@@ -81,4 +81,6 @@ pub enum SnapshotPhase {
     Completed,
     /// It is not usable; the message says why. Make another one.
     Failed,
+    /// It was complete, and retention has removed it from the archive.
+    Expired,
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::archive_args::{ArchiveArgs, BackupArgs, RestoreArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,6 +43,12 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Has whoever is left lead when the quorum is gone for good; what only the lost members had is lost
     Takeover(TakeoverArgs),
+    /// Takes a snapshot into the archive. Exit status with --wait: 0 complete, 1 failed, 2 it cannot be told
+    Backup(BackupArgs),
+    /// Writes the YAML of a new replica set out of a set's archive to stdout; nothing is made
+    Restore(RestoreArgs),
+    /// What lies in a set's archive
+    Archive(ArchiveArgs),
     /// What the set's members agreed on, and its repair when that is lost
     #[command(subcommand)]
     Term(TermCommand),
@@ -217,6 +224,9 @@ mod tests {
             "x logs orders --since 0s",
             "x logs orders --tail -1",
             "x takeover orders --epoch 7",
+            "x restore orders",
+            "x restore orders --to again --time now --lsn 0/1",
+            "x archive expire orders --days 3",
             "x takeover orders --epoch 0 --accept-loss",
             "x psql",
         ] {

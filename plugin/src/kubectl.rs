@@ -4,7 +4,7 @@ use crate::access::Access;
 use crate::problem::Problem;
 use pgconvoy_crds::pod::{CONTAINER_POSTGRES, PG_SOCKET_DIR, SUPERUSER};
 use std::ffi::OsString;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// How psql's terminal is wired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,19 @@ fn exec(pod: &str, terminal: Terminal, database: &str, settings: &[(&str, &str)]
     line.extend(environment);
     line.push("psql".into());
     line
+}
+
+/// Takes this process's place, so that signals and the exit status are the program's.
+#[cfg(unix)]
+pub(crate) fn become_it(mut command: Command) -> Result<ExitCode, Problem> {
+    use std::os::unix::process::CommandExt;
+    Err(not_started(command.exec()))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn become_it(mut command: Command) -> Result<ExitCode, Problem> {
+    let status = command.status().map_err(not_started)?;
+    Ok(status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// What it means that kubectl could not be started.

@@ -1,13 +1,16 @@
 //! `kubectl pgconvoy`: how a replica set stands (`status`), a session in its database (`psql`), what its members say
 //! (`logs`), who leads and why (`why`), another leader for it (`switchover`, `takeover`), what its members agreed on (`term`).
 //!
-//! It reads; the one thing it writes are PgRequests. What it shows is made by pure functions from the objects of a set
+//! It reads; what it writes are PgRequests and PgSnapshots. What it shows is made by pure functions from the objects of a set
 //! (`status::model`, `logs::order`, `logs::line`); around them is little more than asking and printing. `docs/plugin.md`
 //! is its page.
 
 #![forbid(unsafe_code)]
 
 mod access;
+mod archive;
+mod archive_args;
+mod backup;
 mod cli;
 mod kubectl;
 mod logs;
@@ -64,6 +67,9 @@ async fn ask(cli: Cli) -> Result<ExitCode, Problem> {
         Command::Why(args) => why::run(&access, &args).await,
         Command::Switchover(args) => request::switchover(&access, &args).await,
         Command::Takeover(args) => request::takeover(&access, &args).await,
+        Command::Backup(args) => backup::backup(&access, &args).await,
+        Command::Restore(args) => backup::restore(&access, &args).await,
+        Command::Archive(args) => archive::run(&access, &args).await,
         Command::Term(TermCommand::Show(args)) => term::show(&access, &args).await,
         Command::Term(TermCommand::Repair(args)) => request::repair(&access, &args).await,
     }

@@ -49,6 +49,13 @@ pub(crate) enum Problem {
         if *.taken_up { "it is under way" } else { "no member has taken it up" }
     )]
     NotEnded { name: String, set: String, wait: u64, taken_up: bool },
+    #[error("{set} has no archive; name one in spec.archive.ref of the PgReplicaSet")]
+    NoArchive { set: String },
+    #[error(
+        "pgsnapshot/{name} has not ended within {wait} s ({}); it goes on, and `kubectl get pgsnapshot {name}` shows it; `kubectl pgconvoy status {set}` says how the set stands",
+        if *.taken_up { "it is under way" } else { "no member has taken it up" }
+    )]
+    NotTaken { name: String, set: String, wait: u64, taken_up: bool },
     #[error("no log could be read")]
     NoLogs,
     #[error("what was found out cannot be printed: {0}")]

@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use crate::status::model::{Member, Report, report};
 use pgconvoy_crds::{MemberPhase, MemberRole};
 use std::io::IsTerminal;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Becomes `kubectl exec … psql`.
 pub(crate) async fn run(access: &Access, args: &PsqlArgs) -> Result<ExitCode, Problem> {
@@ -27,7 +27,7 @@ pub(crate) async fn run(access: &Access, args: &PsqlArgs) -> Result<ExitCode, Pr
     };
     // The pod's home directory is read-only: without this psql would complain at every end of a session.
     let settings = [("PSQL_HISTORY", "/dev/null"), ("PGAPPNAME", "kubectl-pgconvoy")];
-    become_it(kubectl::psql(access, &member.name, terminal, &report.database, &settings, &args.args))
+    kubectl::become_it(kubectl::psql(access, &member.name, terminal, &report.database, &settings, &args.args))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,19 +68,6 @@ fn why(report: &Report) -> String {
         (Some(epoch), Some(phase)) => format!("epoch {} is {phase}", epoch.number),
         _ => "it has no epoch yet".to_owned(),
     }
-}
-
-/// Takes this process's place, so that signals and the exit status are psql's.
-#[cfg(unix)]
-fn become_it(mut command: Command) -> Result<ExitCode, Problem> {
-    use std::os::unix::process::CommandExt;
-    Err(kubectl::not_started(command.exec()))
-}
-
-#[cfg(not(unix))]
-fn become_it(mut command: Command) -> Result<ExitCode, Problem> {
-    let status = command.status().map_err(kubectl::not_started)?;
-    Ok(status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 #[cfg(test)]

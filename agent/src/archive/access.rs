@@ -1,7 +1,7 @@
 //! What leads to the archive, as the operator hands it to the agent: files of a Secret, which come, change and go.
 
 use pgconvoy_archive::store::{Config, Credentials, Keys};
-use pgconvoy_crds::{ArchiveAccess, pod::archive as files};
+use pgconvoy_crds::{ArchiveAccess, RetentionAsked, pod::archive as files};
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 /// What leads to the archive.
@@ -46,6 +46,15 @@ impl Access {
         Ok(Some(Self { place, keys, ca: file(dir, &called(files::CA))? }))
     }
 
+    /// What the PgArchive says of retention; none: everything stays.
+    pub(crate) fn retention(dir: &Path) -> Result<Option<RetentionAsked>, String> {
+        let Some(text) = file(dir, files::RETENTION)? else { return Ok(None) };
+        let path = dir.join(files::RETENTION);
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| format!("{} is not understood by this agent: {e}", path.display()))
+    }
+
     /// For the store's client.
     pub(crate) fn config(&self) -> Config {
         let place = &self.place;
@@ -86,6 +95,11 @@ mod tests {
         assert!(!format!("{access:?}").contains("geheim"));
         let config = access.config();
         assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.path_style), ("b", "n/s", false));
+        assert_eq!(Access::retention(dir.path()).unwrap(), None);
+        put(files::RETENTION, r#"{"archive":"s3","retention":{"snapshots":3}}"#);
+        assert_eq!(Access::retention(dir.path()).unwrap().unwrap().retention.snapshots, Some(3));
+        put(files::RETENTION, "?");
+        assert!(Access::retention(dir.path()).unwrap_err().contains("retention.json is not understood"));
         put(files::ACCESS, "{}");
         assert!(Access::read(dir.path(), "").unwrap_err().contains("not understood"));
     }

@@ -5,6 +5,8 @@
 
 mod access;
 mod decide;
+mod inspect;
+mod keeper;
 mod metrics;
 mod report;
 mod role;
@@ -12,6 +14,7 @@ mod shipping;
 mod snapshot;
 
 pub(crate) use access::Access;
+pub use inspect::{Ask, answer};
 pub use metrics::Metrics;
 pub(crate) use role::{Role, role};
 
@@ -22,6 +25,7 @@ use crate::{
     settings::{Identity, PostgresSettings},
 };
 use decide::{Seen, Task, decide};
+use keeper::Keeper;
 use pgconvoy_archive::ship::Progress;
 use pgconvoy_crds::{MemberArchive, conditions::reasons};
 use pgconvoy_terms::MemberName;
@@ -71,6 +75,8 @@ pub(crate) fn spawn(
     (open, client): (watch::Receiver<Snapshots>, SnapshotClient),
 ) -> (JoinHandle<()>, Handle) {
     let (role, roles) = watch::channel(Role::default());
+    let keeper = Keeper { me: me.clone(), events: events.clone(), client: client.clone() };
+    let keeping = keeper.run(open.clone(), roles.clone());
     let taker = Taker { me: me.clone(), driver: driver.clone(), events: events.clone(), client };
     let taking = taker.run(open, roles.clone());
     let (said_in, said) = watch::channel(None);
@@ -91,6 +97,7 @@ pub(crate) fn spawn(
         tokio::select! {
             () = archiving.run(roles, settings) => {}
             () = Box::pin(taking) => {}
+            () = Box::pin(keeping) => {}
         }
     });
     (task, Handle { role, said, busy })

@@ -8,6 +8,7 @@ mod found;
 mod renew;
 mod restore;
 mod rewind;
+mod target;
 mod wal;
 
 pub(crate) use copy::clone;

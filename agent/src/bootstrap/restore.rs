@@ -5,15 +5,18 @@
 //! It asks for WAL by `restore_command`, a shell script that hands the name over in a directory of the volume and moves what
 //! the agent puts there: nothing but a shell is needed in the image.
 
-use super::renew;
+use super::{
+    renew,
+    target::{choose, not_reached},
+};
 use crate::{
     archive::Access,
     postgres::{Error, FILES, Postgres},
 };
 use pgconvoy_archive::{
     fetch::{self, Chain, Fetched, Fetcher},
-    layout::epochs,
-    snapshot::{self, Manifest, RestoreOptions, SnapshotId, list, read_manifest},
+    retain::{Good, Inventory, Reach, reach},
+    snapshot::{self, Manifest, RestoreOptions, read_manifest},
     store::{S3, Store, walk},
 };
 use pgconvoy_crds::{FromArchive, RecoveryTarget};
@@ -59,10 +62,11 @@ exit 126
 struct Source {
     store: Arc<dyn Store>,
     system: SystemId,
-    id: SnapshotId,
+    chosen: Good,
     manifest: Manifest,
     chain: Chain,
     timeline: TimelineId,
+    reach: Reach,
 }
 
 /// Fills the empty data directory. Nothing runs afterwards, and it is as if initdb had made it: on timeline 1, under a system
@@ -74,14 +78,14 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
     if taken.split(['.', ' ']).next() != Some(major.to_string().as_str()) {
         return Err(Error::Unfit(format!(
             "snapshot {} was taken by PostgreSQL {taken}, and the pod's image has {major}: name an image of that version",
-            source.id
+            source.chosen.id
         )));
     }
     let paths = postgres.paths().clone();
-    tracing::info!(snapshot = %source.id, system = %source.system, timeline = %source.timeline, "restoring");
+    tracing::info!(snapshot = %source.chosen.id, system = %source.system, timeline = %source.timeline, "restoring");
     let files = {
         let (store, system, id, manifest) =
-            (source.store.clone(), source.system, source.id.clone(), source.manifest.clone());
+            (source.store.clone(), source.system, source.chosen.id.clone(), source.manifest.clone());
         let pgdata = paths.pgdata.clone();
         // Of its own: it ends with this, and borrows nothing.
         Task(tokio::spawn(async move {
@@ -110,6 +114,11 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
         never = serve(&fetcher, &exchange) => match never {},
     };
     drop(fetcher);
+    if let Err(Error::Program { said, .. }) = &done
+        && let Some(why) = not_reached(said, &source.chosen, &source.reach, from.target.as_ref())
+    {
+        return Err(Error::Unfit(format!("spec.bootstrap.fromArchive cannot be followed: {why}")));
+    }
     done?;
     let state = postgres.programs.control_data(&paths.pgdata).await?;
     if state.get("Database cluster state").map(String::as_str) != Some("shut down") {
@@ -164,33 +173,49 @@ async fn find(postgres: &Postgres, from: &FromArchive) -> Result<Source, Error> 
         true
     });
     folders.await.map_err(archive)?;
-    let mut newest: Option<(SystemId, SnapshotId, Manifest)> = None;
+    // The one with the newest complete snapshot, of those that count.
+    let mut found: Option<(Inventory, Vec<Good>)> = None;
     for system in systems {
-        for id in list(&*store, system).await.map_err(archive)? {
-            if from.snapshot.as_ref().is_some_and(|s| *s != id.to_string()) {
-                continue;
-            }
-            // One that was not finished is none.
-            let Some(manifest) = read_manifest(&*store, system, &id).await.map_err(archive)? else { continue };
-            if newest.as_ref().is_none_or(|(_, _, n)| n.time < manifest.time) {
-                newest = Some((system, id, manifest));
-            }
+        let inventory = Inventory::look(&*store, system).await.map_err(archive)?;
+        let named = |g: &&Good| from.snapshot.as_ref().is_none_or(|s| *s == g.id.to_string());
+        let good: Vec<Good> = inventory.good.iter().filter(named).cloned().collect();
+        let newest = |list: &[Good]| list.iter().map(|g| g.time).max();
+        if found.as_ref().is_none_or(|(_, there)| newest(there) < newest(&good)) && !good.is_empty() {
+            found = Some((inventory, good));
         }
     }
-    let Some((system, id, manifest)) = newest else {
+    let Some((inventory, mut good)) = found else {
         let what = from.snapshot.as_ref().map_or_else(|| "no snapshot".to_owned(), |s| format!("no snapshot {s}"));
         return Err(Error::NotYet(format!("there is {what} in {place}; check spec.bootstrap.fromArchive")));
     };
-    let last = epochs(&*store, system).await.map_err(archive)?.pop();
-    let last = last.ok_or_else(|| Error::NotYet(format!("there is no WAL in {place}")))?;
-    let chain = Chain::to(&*store, system, &last.epoch).await.map_err(archive)?;
-    if !chain.links().iter().any(|l| l.dir.epoch == manifest.epoch) {
+    let system = inventory.system;
+    let last = inventory.epochs.last().ok_or_else(|| Error::NotYet(format!("there is no WAL in {place}")))?;
+    let chain = Chain::to(&*store, system, &last.dir.epoch).await.map_err(archive)?;
+    let timeline = last.dir.timeline();
+    if let (Some(named), [only]) = (&from.snapshot, good.as_slice())
+        && !chain.links().iter().any(|l| l.dir.epoch == only.epoch)
+    {
         return Err(Error::Unfit(format!(
-            "snapshot {id} was taken in epoch {}, which the newest one, {}, did not go on from; name another snapshot",
-            manifest.epoch, last.epoch
+            "snapshot {named} was taken in epoch {}, which the newest one, {}, did not go on from; name another snapshot",
+            only.epoch, last.dir.epoch
         )));
     }
-    Ok(Source { store, system, id, manifest, chain, timeline: last.timeline() })
+    good.retain(|g| chain.links().iter().any(|l| l.dir.epoch == g.epoch));
+    good.sort_by_key(|g| (g.epoch.number, g.stop));
+    let newest = good.last().ok_or_else(|| {
+        Error::Unfit(format!(
+            "no snapshot in {place} was taken in an epoch that the newest one, {}, went on from",
+            last.dir.epoch
+        ))
+    })?;
+    let reach = reach(&*store, &inventory, newest).await.map_err(archive)?;
+    let reach = reach.ok_or_else(|| Error::NotYet(format!("there is no WAL in {place}")))?;
+    let chosen = choose(&good, &reach, from.target.as_ref())
+        .map_err(|why| Error::Unfit(format!("spec.bootstrap.fromArchive cannot be followed: {why}")))?
+        .clone();
+    let manifest = read_manifest(&*store, system, &chosen.id).await.map_err(archive)?;
+    let manifest = manifest.ok_or_else(|| Error::NotYet(format!("snapshot {} has just been removed", chosen.id)))?;
+    Ok(Source { store, system, chosen, manifest, chain, timeline, reach })
 }
 
 /// What PostgreSQL is started with; it wins over every file.
@@ -213,6 +238,7 @@ fn settings(exchange: &Path, timeline: TimelineId, target: Option<&RecoveryTarge
     list.extend(target.lsn.map(|t| ("recovery_target_lsn", t)));
     list.extend(target.xid.map(|t| ("recovery_target_xid", t)));
     list.extend(target.name.map(|t| ("recovery_target_name", t)));
+    list.extend((target.immediate == Some(true)).then(|| ("recovery_target", "immediate".to_owned())));
     list
 }
 

@@ -4,10 +4,12 @@ use super::error::call;
 use super::watching::{Watching, follow, untyped};
 use super::{ApiError, Metrics};
 use crate::settings::Identity;
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use pgconvoy_crds::{PgSnapshot, PgSnapshotStatus, SnapshotPhase};
+use pgconvoy_crds::names::MANAGER_AGENT_PREFIX;
+use pgconvoy_crds::{ArchivedSet, GROUP, PgArchive, PgSnapshot, PgSnapshotStatus, SnapshotPhase, VERSION};
+use serde_json::json;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,6 +21,7 @@ pub type Snapshots = BTreeMap<String, PgSnapshotStatus>;
 #[derive(Clone)]
 pub struct SnapshotClient {
     api: Api<PgSnapshot>,
+    archives: Api<PgArchive>,
 }
 
 /// Watches them.
@@ -31,7 +34,13 @@ pub fn watch_snapshots(
     let api = untyped::<PgSnapshot>(client.clone(), &me.namespace);
     let watching = Watch { set: me.member.set().to_owned(), listed: Snapshots::new(), open };
     let task = tokio::spawn(follow(api, watcher::Config::default(), "PgSnapshots", metrics, watching));
-    (task, SnapshotClient { api: Api::namespaced(client, &me.namespace) })
+    (
+        task,
+        SnapshotClient {
+            api: Api::namespaced(client.clone(), &me.namespace),
+            archives: Api::namespaced(client, &me.namespace),
+        },
+    )
 }
 
 impl SnapshotClient {
@@ -61,6 +70,43 @@ impl SnapshotClient {
     }
 }
 
+impl SnapshotClient {
+    /// Says of the PgSnapshots of a system that what they were is no more in the archive. One whose object is gone is passed over.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn expired(&self, name: &str, system: &str, at: &str) -> Result<(), ApiError> {
+        let there = match call(&format!("reading PgSnapshot {name}"), self.api.get(name)).await {
+            Err(ApiError::Missing { .. }) => return Ok(()),
+            there => there?.status.unwrap_or_default(),
+        };
+        let mine =
+            |s: &PgSnapshotStatus| s.phase == Some(SnapshotPhase::Completed) && s.system_id.as_deref() == Some(system);
+        let message = Some(format!("retention removed it from the archive at {at}"));
+        let gone = PgSnapshotStatus { phase: Some(SnapshotPhase::Expired), message, ..there.clone() };
+        if mine(&there) { self.put(name, &gone, mine).await.map(drop) } else { Ok(()) }
+    }
+
+    /// Makes this the set's entry in the status of a PgArchive.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or refuses.
+    pub async fn retained(&self, archive: &str, entry: &ArchivedSet) -> Result<(), ApiError> {
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "PgArchive",
+            "metadata": { "name": archive },
+            "status": { "sets": [entry] },
+        });
+        // The set's: whichever of its members leads.
+        let manager = format!("{MANAGER_AGENT_PREFIX}{}-archive", entry.set);
+        let parameters = PatchParams::apply(&manager).force();
+        let patch = Patch::Apply(&body);
+        let what = format!("writing the status of PgArchive {archive}");
+        call(&what, self.archives.patch_status(archive, &parameters, &patch)).await.map(drop)
+    }
+}
+
 struct Watch {
     set: String,
     listed: Snapshots,
@@ -75,7 +121,7 @@ impl Watch {
         // One that a later version writes is its own business.
         let status =
             if status.is_null() { Some(PgSnapshotStatus::default()) } else { serde_json::from_value(status).ok() };
-        let ended = |s: &PgSnapshotStatus| matches!(s.phase, Some(SnapshotPhase::Completed | SnapshotPhase::Failed));
+        let ended = |s: &PgSnapshotStatus| !matches!(s.phase, None | Some(SnapshotPhase::Running));
         match status.filter(|s| ours && !ended(s) && object.metadata.deletion_timestamp.is_none()) {
             Some(status) => drop(self.listed.insert(name, status)),
             None => drop(self.listed.remove(&name)),

@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, delete]
 # For the agents.
 - apiGroups: [pgconvoy.dev]
+  resources: [pgarchives/status]
+  verbs: [patch]
+- apiGroups: [pgconvoy.dev]
   resources: [pgsnapshots/status]
   verbs: [update, patch]
 # What the agents may do with requests, which whoever lets them must be allowed too.

@@ -245,3 +245,178 @@ fn a_set_that_is_gone_with_its_volumes_comes_back_out_of_the_archive() {
     reader.sql(Door::Writes, "insert into writes values (-1)").unwrap();
     archived(&again, &reader);
 }
+
+/// `kubectl pgconvoy <args>`, run by kubectl as it would be for a person: exit status, what it printed, and what it complained of.
+fn plugin(namespace: &Namespace, args: &[&str]) -> (i32, String, String) {
+    let here = std::env::current_exe().unwrap();
+    let folder = here.ancestors().nth(2).unwrap();
+    assert!(folder.join("kubectl-pgconvoy").is_file(), "cargo build -p kubectl-pgconvoy comes first");
+    let script = r#"PATH="$0:$PATH"; kubectl pgconvoy "$@"; echo "exit $?" >&2"#;
+    let head = ["-c", script, folder.to_str().unwrap()];
+    let run = [&head[..], args, &["-n", &namespace.name]].concat();
+    let output = namespace.cluster().bed().run("sh", &run, "").unwrap();
+    let (complaints, code) = output.stderr.trim_end().rsplit_once("exit ").unwrap();
+    (code.parse().unwrap(), output.stdout, complaints.to_owned())
+}
+
+/// A set of one member out of the archive of `orders`, up to a target.
+fn targeted<'a>(namespace: &'a Namespace, name: &str, snapshot: Option<&str>, target: &serde_json::Value) -> Set<'a> {
+    let mut from = json!({ "ref": { "name": "s3" }, "prefix": format!("{}/orders", namespace.name), "target": target });
+    if let Some(snapshot) = snapshot {
+        from["snapshot"] = json!(snapshot);
+    }
+    namespace.apply(name, &json!({ "members": 1, "bootstrap": { "fromArchive": from } })).unwrap()
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_schedule_takes_snapshots_a_set_comes_back_at_any_target_and_retention_removes_what_is_old() {
+    let namespace = with_operator("archive-kept").unwrap();
+    let _bucket = Bucket::start(&namespace).unwrap();
+    let set = namespace.apply("orders", &json!({ "members": 1, "archive": { "ref": { "name": "s3" } } })).unwrap();
+    let schedule = |spec: serde_json::Value| {
+        let object = json!({ "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgSnapshotSchedule",
+            "metadata": { "name": "minutely" }, "spec": spec });
+        namespace.kubectl(&["apply", "-f", "-"], &object.to_string()).unwrap();
+    };
+    let says = |reason: &str, words: &str| {
+        eventually(&format!("the schedule to say {reason}"), SOON, || {
+            let c = namespace.get(&["pgsched", "minutely"])?["status"]["conditions"][0].clone();
+            Ok((c["reason"] == reason && c["message"].as_str().unwrap_or("").contains(words)).then_some(()))
+        })
+        .unwrap();
+    };
+    let refused = |kind: &str, spec: serde_json::Value, words: &str| {
+        let object =
+            json!({ "apiVersion": "pgconvoy.dev/v1alpha1", "kind": kind, "metadata": { "name": "bad" }, "spec": spec });
+        let output = namespace.try_kubectl(&["create", "-f", "-"], &object.to_string()).unwrap();
+        assert!(output.stderr.contains(words), "{}", output.stderr);
+    };
+    refused(
+        "PgSnapshotSchedule",
+        json!({ "set": "orders", "schedule": "every day" }),
+        "schedule is five fields of cron",
+    );
+    refused(
+        "PgSnapshotSchedule",
+        json!({ "set": "orders", "schedule": "@daily", "timeZone": "+02:00" }),
+        "IANA database",
+    );
+    let keys = json!({ "accessKeyId": { "name": "a", "key": "b" }, "secretAccessKey": { "name": "a", "key": "b" } });
+    let keeping = |retention| json!({ "bucket": "backups", "credentials": keys, "retention": retention });
+    refused("PgArchive", keeping(json!({})), "retention says days, snapshots or both");
+    refused("PgArchive", keeping(json!({ "snapshots": 0 })), "the newest complete snapshot is never removed");
+    schedule(json!({ "set": "nobody", "schedule": "0 2 * * *" }));
+    says("NoSet", "there is no PgReplicaSet nobody");
+    schedule(json!({ "set": "orders", "schedule": "0 2 * * *", "timeZone": "Mars/Olympus" }));
+    says("ScheduleInvalid", "Mars/Olympus");
+    schedule(json!({ "set": "orders", "schedule": "* * * * *", "timeZone": "Europe/Berlin" }));
+    set.ready(1, LATER).unwrap();
+    set.says("Archiving", "True", "Archiving", &[], SOON).unwrap();
+    let client = Client::start(&set).unwrap();
+
+    let (code, out, err) = plugin(&namespace, &["backup", "orders", "--wait=120", "--name", "first"]);
+    println!("measured: {out}");
+    assert!(code == 0 && out.contains("complete: "), "{out}{err}");
+    let sql = |sql: &str| client.sql(Door::Writes, sql).unwrap().trim().to_owned();
+    // Each target is the last thing that its set may know of.
+    sql("create table t (n serial, what text)");
+    sql("insert into t (what) values ('time')");
+    std::thread::sleep(Duration::from_millis(1200));
+    let time = sql("select now()");
+    std::thread::sleep(Duration::from_millis(1200));
+    sql("insert into t (what) values ('lsn')");
+    let position = sql("select pg_current_wal_flush_lsn()");
+    let xid = sql("insert into t (what) values ('xid') returning pg_current_xact_id()");
+    let xid = xid.lines().next().unwrap().to_owned();
+    sql("insert into t (what) values ('name')");
+    sql("select pg_create_restore_point('noon')");
+    sql("insert into t (what) values ('after')");
+    archived(&set, &client);
+    let (code, out, err) = plugin(&namespace, &["backup", "orders", "--wait=120", "--name", "second"]);
+    assert_eq!(code, 0, "{out}{err}");
+
+    // What cannot be reached is said, with what can.
+    let range = "what can be reached begins with snapshot first (0/";
+    let bad = [
+        ("early", None, json!({ "time": "2020-01-01 00:00:00+00" }), "is earlier than the oldest snapshot"),
+        ("late", None, json!({ "time": "2100-01-01 00:00:00+00" }), "is later than anything that is archived"),
+        ("low", None, json!({ "lsn": "0/100" }), "lies before the oldest snapshot is consistent"),
+        ("high", None, json!({ "lsn": "FF/0" }), "lies behind the end of what is archived"),
+        ("never", Some("first"), json!({ "name": "midnight" }), "target.name midnight did not come in the WAL between"),
+    ];
+    let begin = Instant::now();
+    let good = [
+        ("by-time", None, json!({ "time": time }), "time"),
+        ("by-lsn", None, json!({ "lsn": position }), "time,lsn"),
+        ("by-xid", Some("first"), json!({ "xid": xid }), "time,lsn,xid"),
+        ("by-name", Some("first"), json!({ "name": "noon" }), "time,lsn,xid,name"),
+    ];
+    let sets: Vec<Set<'_>> = good.iter().map(|(name, s, target, _)| targeted(&namespace, name, *s, target)).collect();
+    let refused: Vec<Set<'_>> = bad.iter().map(|(name, s, target, _)| targeted(&namespace, name, *s, target)).collect();
+    for (set, (name, _, _, words)) in refused.iter().zip(&bad) {
+        let said = set
+            .wait(&format!("{name} to say why not"), LATER, |s| {
+                let text = s["status"].to_string();
+                text.contains(words).then_some(text)
+            })
+            .unwrap();
+        assert!(said.contains(range), "{name}: {said}");
+        namespace.kubectl(&["delete", "pgrs", name, "--wait=false"], "").unwrap();
+    }
+    for (set, (name, _, _, wanted)) in sets.iter().zip(&good) {
+        set.ready(1, LATER).unwrap();
+        let pod = format!("{name}-1");
+        let ask = "select string_agg(what, ',' order by n) from t";
+        let psql = ["exec", &pod, "-c", "postgres", "--", "psql", "-h", "/run/pgconvoy", "-U", "postgres", "-d", "app"];
+        let found = namespace.kubectl(&[&psql[..], &["-XAtc", ask]].concat(), "").unwrap();
+        assert_eq!(found.trim(), *wanted, "{name}");
+    }
+    println!("measured: four sets at their targets and five refused, after {:.1} s", begin.elapsed().as_secs_f64());
+
+    // The schedule has made its own meanwhile, and stops when it is told.
+    let made = eventually("a snapshot by the schedule", LATER, || {
+        let status = namespace.get(&["pgsched", "minutely"])?["status"].clone();
+        Ok(status["lastCompletedTime"].is_string().then_some(status))
+    })
+    .unwrap();
+    let last = made["lastSnapshot"].as_str().unwrap();
+    assert!(last.starts_with("minutely-2"), "{made}");
+    schedule(json!({ "set": "orders", "schedule": "* * * * *", "timeZone": "Europe/Berlin", "suspend": true }));
+    says("Suspended", "spec.suspend is true");
+
+    let (code, out, err) = plugin(&namespace, &["archive", "expire", "orders", "--dry-run", "--snapshots", "1"]);
+    assert!(code == 0 && out.starts_with("would go: snapshots first"), "{out}{err}");
+    let (code, out, err) = plugin(&namespace, &["archive", "ls", "orders"]);
+    assert!(code == 0 && out.contains("first") && out.contains("no retention"), "{out}{err}");
+    let secret = "root-secret";
+    assert!(!out.contains(secret) && !err.contains(secret));
+    let retention = json!({ "spec": { "retention": { "snapshots": 1 } } }).to_string();
+    namespace.kubectl(&["patch", "pgarc", "s3", "--type=merge", "-p", &retention], "").unwrap();
+    eventually("the first snapshot to be removed", LATER, || {
+        let phase = namespace.get(&["pgsnap", "first"])?["status"]["phase"].clone();
+        Ok((phase == "Expired").then_some(()))
+    })
+    .unwrap();
+    let entry = eventually("what stays to be told", SOON, || {
+        let entry = namespace.get(&["pgarc", "s3"])?["status"]["sets"][0].clone();
+        Ok((entry["snapshots"] == 1).then_some(entry))
+    })
+    .unwrap();
+    println!("measured: {entry}");
+    assert!(entry["removed"].as_str().unwrap().contains("snapshots first"), "{entry}");
+    let (code, out, err) = plugin(&namespace, &["archive", "verify", "orders", "--deep"]);
+    assert!(code == 0 && out.contains("good, up to"), "{out}{err}");
+    let (code, out, err) = plugin(&namespace, &["archive", "show-range", "orders"]);
+    assert!(code == 0 && out.starts_with("from   0/"), "{out}{err}");
+    let oldest = out.split_whitespace().nth(4).unwrap();
+    assert_eq!(entry["oldest"], oldest, "{out}");
+    // What is left is enough, and archiving goes on as before.
+    let (_, yaml, _) = plugin(&namespace, &["restore", "orders", "--to", "whole"]);
+    namespace.kubectl(&["apply", "-f", "-"], &yaml).unwrap();
+    let whole = Set { namespace: &namespace, name: "whole".to_owned() };
+    whole.ready(1, LATER).unwrap();
+    let reader = Client::start(&whole).unwrap();
+    assert_eq!(reader.sql(Door::Writes, "select count(*) from t").unwrap().trim(), "5");
+    archived(&set, &client);
+}

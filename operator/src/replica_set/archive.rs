@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use pgconvoy_crds::conditions::reasons;
 use pgconvoy_crds::pod::archive as files;
-use pgconvoy_crds::{PgArchive, PgArchiveSpec, SecretKey, names};
+use pgconvoy_crds::{PgArchive, PgArchiveSpec, RetentionAsked, SecretKey, names};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -192,7 +192,14 @@ pub fn gather(
         gathered.insert(called(file), value.0.clone());
         versions.insert(file, (&key.name, &key.key, &secret.version));
     }
-    let fingerprint = crate::hash::fingerprint(&json!([access, versions]));
+    let fingerprint = match (used, archive.retention) {
+        (Use::Own, Some(retention)) => {
+            let asked = RetentionAsked { archive: name.to_owned(), retention };
+            gathered.insert(files::RETENTION.to_owned(), serde_json::to_vec(&asked).unwrap_or_default());
+            crate::hash::fingerprint(&json!([access, versions, asked]))
+        }
+        _ => crate::hash::fingerprint(&json!([access, versions])),
+    };
     ArchiveSeen::There(ArchiveFiles { files: gathered, fingerprint })
 }
 
@@ -209,5 +216,6 @@ pub(super) fn secret(set: &Validated, archive: &ArchiveFiles) -> Object {
 /// All of its files, so that a patch can take away those that are no longer wanted.
 pub(super) fn files() -> impl Iterator<Item = String> {
     let own = [files::ACCESS, files::ACCESS_KEY_ID, files::SECRET_ACCESS_KEY, files::SESSION_TOKEN, files::CA];
-    own.into_iter().flat_map(|file| [file.to_owned(), format!("{}{file}", files::SOURCE)])
+    let both = own.into_iter().flat_map(|file| [file.to_owned(), format!("{}{file}", files::SOURCE)]);
+    both.chain([files::RETENTION.to_owned()])
 }

@@ -78,7 +78,7 @@ pub(super) fn phase(snapshot: &PgSnapshot) -> Option<SnapshotPhase> {
 
 /// Whether something will still come of it.
 pub(super) fn is_open(snapshot: &PgSnapshot) -> bool {
-    !matches!(phase(snapshot), Some(SnapshotPhase::Completed | SnapshotPhase::Failed))
+    matches!(phase(snapshot), None | Some(SnapshotPhase::Running))
 }
 
 /// The status to write.
@@ -183,10 +183,13 @@ fn runs(number: i64, one: &str, many: &str) -> String {
 
 /// Those of a schedule's own snapshots, the oldest first, that its history has no room for.
 pub(super) fn surplus<'a>(own: &[&'a PgSnapshot], (completed, failed): (usize, usize)) -> Vec<&'a PgSnapshot> {
-    let of = |wanted: SnapshotPhase| own.iter().copied().filter(move |s| phase(s) == Some(wanted));
-    let beyond = |wanted: SnapshotPhase, limit: usize| {
+    use SnapshotPhase::{Completed, Expired, Failed};
+    let of = |wanted: [SnapshotPhase; 2]| {
+        own.iter().copied().filter(move |s| phase(s).is_some_and(|phase| wanted.contains(&phase)))
+    };
+    let beyond = |wanted, limit: usize| {
         let number = of(wanted).count().saturating_sub(limit);
         of(wanted).take(number)
     };
-    beyond(SnapshotPhase::Completed, completed.max(1)).chain(beyond(SnapshotPhase::Failed, failed)).collect()
+    beyond([Completed, Expired], completed.max(1)).chain(beyond([Failed, Failed], failed)).collect()
 }

@@ -8,7 +8,7 @@ use crate::{
     snapshot::{self, SnapshotId, part_key, pg_manifest_key, read_manifest},
     store::{Store, read, walk},
 };
-use pgconvoy_terms::{Lsn, TimelineId};
+use pgconvoy_terms::{Lsn, SegmentName, TimelineId};
 use std::collections::BTreeSet;
 
 /// How far a snapshot can be replayed.
@@ -54,7 +54,9 @@ pub async fn reach(store: &dyn Store, inventory: &Inventory, from: &Good) -> Res
         let mut segments = BTreeSet::new();
         let mut pieces = Vec::new();
         let begin = Lsn(end.0 - end.0 % size);
-        walk(store, &link.dir.wal(), None, false, |page| {
+        // Behind what was reached already; pieces sort behind all segments.
+        let after = format!("{}{}", link.dir.wal(), SegmentName::holding(link.dir.timeline(), begin, size));
+        walk(store, &link.dir.wal(), Some(&after), false, |page| {
             for object in &page.objects {
                 if let Some(segment) = parse_segment(&object.key) {
                     segments.insert(segment.start(size));
@@ -75,16 +77,17 @@ pub async fn reach(store: &dyn Store, inventory: &Inventory, from: &Good) -> Res
             while segments.contains(&Lsn(here.0 - here.0 % size)) {
                 here = Lsn(here.0 - here.0 % size + size);
             }
-            // Where a piece ends its successor tells, or its own header.
-            if let Some(n) = pieces.iter().rposition(|p| p.start <= here && p.start.0 >= here.0 - here.0 % size) {
-                let next = pieces.get(n + 1).map(|p| p.start);
-                here = match (next, pieces.get(n)) {
-                    (_, None) => here,
-                    (next, Some(piece)) => {
+            if let Some(n) = pieces.iter().rposition(|p| p.start <= here && p.start.0 >= here.0 - here.0 % size)
+                && let Some(piece) = pieces.get(n)
+            {
+                here = match pieces.get(n + 1) {
+                    // A piece goes to where the one with the next number begins; the last has to be looked at.
+                    Some(next) if next.number == piece.number.saturating_add(1) => here.max(next.start),
+                    _ => {
                         let key = link.dir.piece(*piece);
                         let object = read(store, &key).await?;
-                        let own = object.map(|o| decompress(&key, &o)).transpose()?.map(|(header, _)| header.end);
-                        here.max(own.unwrap_or(here)).max(next.filter(|n| Some(*n) <= own).unwrap_or(here))
+                        let header = object.map(|o| decompress(&key, &o)).transpose()?.map(|(header, _)| header);
+                        here.max(header.map_or(here, |h| h.end))
                     }
                 };
             }

@@ -22,7 +22,7 @@ pub(super) fn access(set: &Validated) -> [Object; 3] {
     let name = &set.name;
     let own = std::slice::from_ref(name);
     let slices: Vec<String> = Service::ALL.iter().map(|s| s.name(name)).collect();
-    let rules = vec![
+    let mut rules = vec![
         rule(GROUP, "pgterms", own, &["get", "list", "watch", "update"]),
         rule("coordination.k8s.io", "leases", own, &["get", "list", "watch", "update"]),
         rule("discovery.k8s.io", "endpointslices", &slices, &["get", "update"]),
@@ -39,6 +39,10 @@ pub(super) fn access(set: &Validated) -> [Object; 3] {
         rule("", "events", &[], &["create", "patch"]),
         rule("events.k8s.io", "events", &[], &["create", "patch"]),
     ];
+    // What retention has come to.
+    if let Some(archive) = &set.spec.archive {
+        rules.push(rule(GROUP, "pgarchives/status", std::slice::from_ref(&archive.reference.name), &["patch"]));
+    }
     let account = ServiceAccount {
         metadata: set.owned(name),
         automount_service_account_token: Some(false),

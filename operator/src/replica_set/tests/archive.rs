@@ -2,7 +2,7 @@ use super::World;
 use crate::kinds::Kind;
 use crate::replica_set::archive::{ArchiveFiles, ArchiveSeen, Held, Use, gather};
 use k8s_openapi::ByteString;
-use pgconvoy_crds::{MemberArchive, PgArchiveSpec};
+use pgconvoy_crds::{MemberArchive, PgArchiveSpec, Retention};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -41,6 +41,27 @@ fn what_is_missing_is_named() {
     assert_eq!(reason, "NoArchiveSecret");
     assert!(message.contains("no Secret s3 ") && message.contains("key id"), "{message}");
     assert!(said(secrets(&["id"], "1")).1.contains("Secret s3 has no key secret"));
+}
+
+#[test]
+fn retention_goes_to_the_agents_and_makes_the_kubelets_look() {
+    let world = World::new(3);
+    let gathered = |spec: &PgArchiveSpec, used| {
+        match gather(&world.valid(), "s3", spec, used, &secrets(&["id", "secret"], "1")) {
+            ArchiveSeen::There(files) => files,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut asking = spec();
+    let without = gathered(&asking, Use::Own);
+    assert!(!without.files.contains_key("retention.json"));
+    asking.retention = Some(Retention { days: Some(30), snapshots: None });
+    let with = gathered(&asking, Use::Own);
+    let asked: serde_json::Value = serde_json::from_slice(&with.files["retention.json"]).unwrap();
+    assert_eq!(asked, json!({ "archive": "s3", "retention": { "days": 30 } }));
+    assert_ne!(with.fingerprint, without.fingerprint);
+    // An archive that is only read loses nothing by it.
+    assert!(!gathered(&asking, Use::Source(Some("a/b"))).files.keys().any(|f| f.contains("retention")));
 }
 
 #[test]
