@@ -67,7 +67,9 @@ fn identity() -> Result<Identity> {
     let text = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set in the environment"));
     let member = text(env::MEMBER)?;
     let ip = text(env::POD_IP)?;
+    let adopt = std::env::var(env::ADOPT).ok().map(|id| id.parse()).transpose();
     Ok(Identity {
+        adopt: adopt.with_context(|| format!("{} is no system identifier", env::ADOPT))?,
         member: member.parse().with_context(|| format!("{} is no member's name", env::MEMBER))?,
         namespace: text(env::NAMESPACE)?,
         set_uid: text(env::SET_UID)?,

@@ -70,6 +70,13 @@ pub fn read(state: &Path) -> Result<Record, RecordError> {
     parse(&text).map_err(|why| RecordError::Damaged { path, why })
 }
 
+/// Whether the record in `state`, if there is one, was written for another set than this: its data was kept, and is adopted.
+pub fn of_another_set(state: &Path, set_uid: &str) -> bool {
+    let text = fs::read_to_string(state.join(FILE)).unwrap_or_default();
+    let stored = text.split_once('\n').and_then(|(_, body)| serde_json::from_str::<Stored>(body).ok());
+    stored.is_some_and(|s| s.set_uid != set_uid)
+}
+
 fn parse(text: &str) -> Result<Record, String> {
     let (header, body) = text.split_once('\n').ok_or("it has no header")?;
     let fields: Vec<_> = header.split(' ').collect();
@@ -160,6 +167,14 @@ mod tests {
         assert_eq!(read(state.path()).unwrap(), Record::default());
         write(state.path(), "uid", &record()).unwrap();
         assert_eq!(read(state.path()).unwrap(), record());
+    }
+
+    #[test]
+    fn whose_record_it_is_is_known() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(!of_another_set(state.path(), "uid"));
+        write(state.path(), "uid", &record()).unwrap();
+        assert!(!of_another_set(state.path(), "uid") && of_another_set(state.path(), "later"));
     }
 
     #[test]

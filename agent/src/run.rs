@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use effects::Hands;
 use pgconvoy_crds::MemberState;
 use pgconvoy_ha::{
-    Activity, Core, Data, Event, Local, Output, Permission, Publication, Server, Timing, Want, WantKind,
+    Activity, Core, Data, Event, Local, Output, Permission, Publication, Repair, Server, Timing, Want, WantKind,
 };
 use pgconvoy_terms::MemberName;
 use prometheus_client::registry::Registry;
@@ -164,6 +164,10 @@ pub async fn run(identity: Identity) -> Result<()> {
         stepped,
     };
     happened_in.send(Event::Local(first)).await.context("the agent's own queue is closed")?;
+    if identity.adopt.is_some() && record::of_another_set(&identity.paths.state, &identity.set_uid) {
+        let adopt = Event::Repair(Some(Repair { accept_loss: false, adopt: true }));
+        happened_in.send(adopt).await.context("the agent's own queue is closed")?;
+    }
     let sources = Sources { happened, registers, held, watched, settings: settings_in, local, asked, term };
     tokio::select! {
         ended = ends(tasks) => anyhow::bail!("the agent's task {ended:?} ended; the agent starts again"),

@@ -14,6 +14,8 @@ pub struct Identity {
     pub namespace: String,
     /// UID of the PgReplicaSet.
     pub set_uid: String,
+    /// The system identifier of kept data that this set goes on with, if it does.
+    pub adopt: Option<pgconvoy_terms::SystemId>,
     /// UID of this pod.
     pub pod_uid: String,
     /// This pod's address.

@@ -54,6 +54,8 @@ pub mod env {
     pub const NODE: &str = "PGCONVOY_NODE";
     /// UID of the PgReplicaSet: data of another set is never taken for this one's.
     pub const SET_UID: &str = "PGCONVOY_SET_UID";
+    /// System identifier of the data that a set before this one left behind, if this one goes on with it.
+    pub const ADOPT: &str = "PGCONVOY_ADOPT";
 }
 
 /// Files in the member's TLS Secret.

@@ -196,6 +196,18 @@ pub struct Bootstrap {
     /// written into that archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_archive: Option<FromArchive>,
+    /// The data on volumes that an earlier set of this name has left behind. Nothing of it is lost: the set goes on in the next
+    /// epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<Adopt>,
+}
+
+/// Kept volumes whose data the set goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adopt {
+    /// The system identifier of that data, as the condition `ForeignVolume` shows it. Other data is left alone.
+    pub system_id: String,
 }
 
 /// What another set's archive holds. Unchangeable once made. The application's database and its owner are `app`; the owner's
@@ -523,6 +535,11 @@ impl PgReplicaSetSpec {
     /// The archive that the first data comes from, if it does.
     pub fn from_archive(&self) -> Option<&FromArchive> {
         self.bootstrap.as_ref()?.from_archive.as_ref()
+    }
+
+    /// The system identifier of the kept data that the set is to go on with, if it is.
+    pub fn adopt(&self) -> Option<&str> {
+        Some(&self.bootstrap.as_ref()?.adopt.as_ref()?.system_id)
     }
 
     /// Seconds that a pod has to stop in.

@@ -153,8 +153,13 @@ fn bootstrap() -> Vec<Rule> {
         ),
         rule(
             "spec.bootstrap",
-            "has(self.initdb) != has(self.fromArchive)",
-            "bootstrap has either initdb or fromArchive: the first data comes from one place",
+            "[has(self.initdb), has(self.fromArchive), has(self.adopt)].filter(x, x).size() == 1",
+            "bootstrap has one of initdb, fromArchive and adopt: the first data comes from one place",
+        ),
+        rule(
+            "spec.bootstrap.adopt.systemId",
+            "self.matches('^[0-9]{1,20}$')",
+            "adopt.systemId is the number that the condition ForeignVolume shows",
         ),
         rule(
             "spec.bootstrap.fromArchive.snapshot",
@@ -517,6 +522,7 @@ pub(crate) fn replica_set_bounds() -> Vec<(&'static str, Value)> {
         ("spec.postgresql.hba", list(128)),
         ("spec.postgresql.hba[]", text(1024)),
         ("spec.bootstrap.fromArchive.ref.name", json!({ "minLength": 1, "maxLength": 253 })),
+        ("spec.bootstrap.adopt.systemId", text(20)),
         ("spec.bootstrap.fromArchive.prefix", text(512)),
         ("spec.bootstrap.fromArchive.snapshot", text(60)),
         ("spec.bootstrap.fromArchive.target.time", text(64)),

@@ -78,6 +78,8 @@ pub struct Register {
 pub struct Repair {
     /// Whether a person gives up what only members hold that cannot be asked.
     pub accept_loss: bool,
+    /// The spec says that kept data is gone on with: this is tried until it is done, and only in a register that nobody has used.
+    pub adopt: bool,
 }
 
 /// How a compare-and-swap ended.

@@ -112,6 +112,24 @@ fn a_lost_register_is_repaired() {
     }
 }
 
+/// What a set that is deleted and made again over its kept volumes has of its data: all, as soon as enough of them are there.
+#[test]
+fn kept_volumes_are_adopted() {
+    for (seed, members, w) in (0..10).flat_map(|s| [(s, 3, 1), (s, 1, 0), (s, 2, 1), (s, 3, 0)]) {
+        let mut world = World::new(seed, members, w, Faults::none());
+        world.run(40_000);
+        world.stop_leader_for(5_000);
+        world.run(90_000);
+        let (epoch, before) = (world.epoch(), world.acknowledged());
+        world.make_again_over_kept_volumes();
+        world.run(150_000);
+        world.check_recovered();
+        assert_eq!(world.epoch(), epoch + 1, "seed {seed}, {members} members, W = {w}");
+        assert!(world.acknowledged() > before, "seed {seed}, {members} members: no writes");
+        assert!(!world.lossy(), "seed {seed}, {members} members: commits were given up");
+    }
+}
+
 /// A member whose disk is empty does not found a second database when the register of its set is made again at number 0.
 #[test]
 fn nobody_founds_a_database_in_place_of_a_lost_register() {

@@ -64,6 +64,7 @@ fn identity(n: u32, port: u16) -> Identity {
         member: name(n),
         namespace: "shop".into(),
         set_uid: "uid".into(),
+        adopt: None,
         pod_uid: format!("pod-{n}"),
         pod_ip: "127.0.0.1".parse().unwrap(),
         node: "n".into(),

@@ -313,6 +313,7 @@ mod tests {
             member: MemberName::new("a", 1),
             namespace: "n".into(),
             set_uid: "u".into(),
+            adopt: None,
             pod_uid: "p".into(),
             pod_ip: IpAddr::from([127, 0, 0, 1]),
             node: "x".into(),

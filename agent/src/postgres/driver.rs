@@ -239,8 +239,9 @@ impl Postgres {
     /// Finds out what is on the volume.
     pub(crate) async fn look_at_volume_again(&self) -> Result<(), Error> {
         let (major, _) = self.image().await?;
-        let (paths, set_uid) = (self.paths().clone(), self.config.identity.set_uid.clone());
-        let inspect = move || volume::inspect(&paths, &set_uid, major);
+        let (paths, identity) = (self.paths().clone(), &self.config.identity);
+        let (set_uid, adopt) = (identity.set_uid.clone(), identity.adopt);
+        let inspect = move || volume::inspect(&paths, &set_uid, adopt, major);
         let data = self.disk.run("looking at the volume", FILES, inspect).await?;
         tracing::info!(?data, "looked at the volume");
         self.facts.set(|k| k.data = data);

@@ -124,8 +124,9 @@ pub(crate) fn finish(paths: &Paths, marker: &Marker) -> Result<(), Error> {
     disk::remove(&making(paths))
 }
 
-/// Looks at the volume. `major`: of the image's PostgreSQL.
-pub(crate) fn inspect(paths: &Paths, set_uid: &str, major: u32) -> Result<Data, Error> {
+/// Looks at the volume. `major`: of the image's PostgreSQL. `adopt`: the system identifier of another set's data that becomes this
+/// one's.
+pub(crate) fn inspect(paths: &Paths, set_uid: &str, adopt: Option<SystemId>, major: u32) -> Result<Data, Error> {
     if disk::read(&making(paths))?.is_some() {
         return Ok(Data::HalfMade);
     }
@@ -159,13 +160,30 @@ pub(crate) fn inspect(paths: &Paths, set_uid: &str, major: u32) -> Result<Data, 
             ));
         }
     };
-    if marker.set_uid != set_uid {
-        return foreign(format!(
-            "{at} holds data of another replica set (UID {}, this one is {set_uid}); it is left alone. Use another \
-             volume, or delete this one if its data is not needed",
-            marker.set_uid
-        ));
-    }
+    let marker = match (marker.set_uid == set_uid, adopt) {
+        (true, _) => marker,
+        (false, Some(wanted)) => match system_id(&paths.pgdata) {
+            Err(e) => return foreign(e.to_string()),
+            Ok(system) if system == wanted => {
+                let ours = Marker { set_uid: set_uid.to_owned(), ..marker };
+                ours.write(&paths.pgdata)?;
+                ours
+            }
+            Ok(system) => {
+                return foreign(format!(
+                    "{at} holds data with the system identifier {system}, and spec.bootstrap.adopt.systemId is {wanted}; it is \
+                     left alone. Use another volume, or make the set again with the identifier of the data that is meant"
+                ));
+            }
+        },
+        (false, None) => {
+            return foreign(format!(
+                "{at} holds data of another replica set (UID {}, this one is {set_uid}); it is left alone. Use another \
+                 volume, or delete this one if its data is not needed",
+                marker.set_uid
+            ));
+        }
+    };
     let version = match disk::read(&paths.pgdata.join("PG_VERSION")) {
         Ok(version) => version.unwrap_or_default(),
         Err(e) => return foreign(e.to_string()),
@@ -267,7 +285,7 @@ mod tests {
     #[test]
     fn the_states_of_a_volume() {
         let (_dir, paths) = volume();
-        let look = || inspect(&paths, "u", 15).unwrap();
+        let look = || inspect(&paths, "u", None, 15).unwrap();
         assert_eq!(look(), Data::Empty);
         fs::create_dir_all(paths.pgdata.join("lost+found")).unwrap();
         assert_eq!(look(), Data::Empty);
@@ -278,8 +296,15 @@ mod tests {
         assert!(!paths.pgdata.join("x").exists());
         let marker = good(&paths);
         assert_eq!(look(), Data::Good { incarnation: marker.incarnation, system: SystemId(77) });
-        assert!(foreign(inspect(&paths, "other", 15).unwrap()).contains("another replica set"));
-        let other = inspect(&paths, "u", 17).unwrap_err();
+        assert!(foreign(inspect(&paths, "other", None, 15).unwrap()).contains("another replica set"));
+        // Another set goes on with it only by its system identifier; from then on it is that set's.
+        let Data::Good { system, .. } = look() else { panic!("not good") };
+        let stranger = Some(SystemId(system.0 ^ 1));
+        assert!(foreign(inspect(&paths, "other", stranger, 15).unwrap()).contains("spec.bootstrap.adopt"));
+        assert!(matches!(inspect(&paths, "other", Some(system), 15).unwrap(), Data::Good { .. }));
+        assert!(matches!(inspect(&paths, "other", None, 15).unwrap(), Data::Good { .. }));
+        assert!(matches!(inspect(&paths, "u", Some(system), 15).unwrap(), Data::Good { .. }));
+        let other = inspect(&paths, "u", None, 17).unwrap_err();
         assert!(matches!(&other, Error::Image(why) if why.contains("data of PostgreSQL 15")), "{other}");
         fs::remove_file(paths.pgdata.join(MARKER)).unwrap();
         assert!(foreign(look()).contains("a PostgreSQL 15 data directory that pgconvoy did not make"));
@@ -292,7 +317,7 @@ mod tests {
         let path = paths.pgdata.join(MARKER);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("true", "false")).unwrap();
-        assert!(foreign(inspect(&paths, "u", 15).unwrap()).contains("checksum does not fit"));
+        assert!(foreign(inspect(&paths, "u", None, 15).unwrap()).contains("checksum does not fit"));
     }
 
     #[test]
@@ -319,9 +344,9 @@ mod tests {
         for refused in [begin(&paths), begin_in_place(&paths)] {
             assert!(refused.unwrap_err().to_string().contains("another pod of this member still runs"));
         }
-        assert!(matches!(inspect(&paths, "u", 15).unwrap(), Data::Good { .. }));
+        assert!(matches!(inspect(&paths, "u", None, 15).unwrap(), Data::Good { .. }));
         drop(server);
         drop(begin_in_place(&paths).unwrap());
-        assert_eq!(inspect(&paths, "u", 15).unwrap(), Data::HalfMade);
+        assert_eq!(inspect(&paths, "u", None, 15).unwrap(), Data::HalfMade);
     }
 }

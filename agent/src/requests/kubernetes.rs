@@ -147,7 +147,7 @@ impl Requests {
             events.push(Event::TakeOver { epoch: giving_up });
         }
         let repairing = match &deed {
-            Some(Deed::Repair { accept_loss, .. }) => Some(Repair { accept_loss: *accept_loss }),
+            Some(Deed::Repair { accept_loss, .. }) => Some(Repair { accept_loss: *accept_loss, adopt: false }),
             _ => None,
         };
         if repairing != self.repairing {

@@ -195,6 +195,7 @@ impl Set {
             member: name.clone(),
             namespace: "default".into(),
             set_uid: "0000-set".into(),
+            adopt: None,
             pod_uid: format!("pod-{ordinal}"),
             pod_ip: self.address(ordinal),
             node: "node".into(),

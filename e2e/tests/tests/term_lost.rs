@@ -1,9 +1,9 @@
 //! The PgTerm, on which the members of a set agree, is deleted or rolled back: writes go on, it is told, and a person puts it
-//! right with one command. The set's Lease can be deleted at any time.
+//! right with one command. The set's Lease can be deleted at any time. Kept volumes are gone on with when the spec says so.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Namespace, Set, eventually, with_operator};
+use pgconvoy_e2e::{Client, Door, Namespace, Set, eventually, with_operator};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -133,4 +133,55 @@ fn a_deleted_lease_changes_nothing() {
     set.ready(3, LATER).unwrap();
     let tally = client.stop_writing().unwrap();
     assert_eq!(tally.lost, 0, "{tally:?}");
+}
+
+/// Deletes the set and waits until its pods are gone; its volumes are kept.
+fn delete(set: &Set<'_>) {
+    set.namespace.kubectl(&["delete", "pgrs", "quickstart"], "").unwrap();
+    eventually("the pods to go", LATER, || Ok(set.pods()?.is_empty().then_some(()))).unwrap();
+}
+
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_set_made_again_over_kept_volumes_is_refused_and_then_adopts_them() {
+    let namespace = with_operator("adopt").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let before = set.get().unwrap();
+    let system = before["status"]["systemId"].as_str().unwrap().to_owned();
+    let epoch = set.epoch().unwrap();
+    {
+        let client = Client::start(&set).unwrap();
+        client.sql(Door::Writes, "create table kept (n int); insert into kept values (42)").unwrap();
+        namespace.kubectl(&["delete", "pod", "quickstart-client", "--force", "--grace-period=0"], "").unwrap();
+    }
+    let claims = set.claims().unwrap();
+    eventually("the claims to say whose data they hold", SOON, || {
+        let claim = namespace.get(&["pvc", "quickstart-1-data"])?;
+        Ok((claim["metadata"]["annotations"]["pgconvoy.dev/system-id"] == system.as_str()).then_some(()))
+    })
+    .unwrap();
+    delete(&set);
+
+    namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.says("Stalled", "True", "ForeignVolume", &["adopt", &system], SOON).unwrap();
+    assert!(set.pods().unwrap().is_empty());
+    delete(&set);
+
+    let begin = Instant::now();
+    let mut spec = before["spec"].clone();
+    spec["bootstrap"] = json!({ "adopt": { "systemId": system } });
+    let object = json!({
+        "apiVersion": "pgconvoy.dev/v1alpha1",
+        "kind": "PgReplicaSet",
+        "metadata": { "name": "quickstart" },
+        "spec": spec,
+    });
+    namespace.kubectl(&["apply", "-f", "-"], &object.to_string()).unwrap();
+    set.ready(3, LATER).unwrap();
+    println!("measured: kept volumes adopted: Ready after {:.1} s", begin.elapsed().as_secs_f64());
+    assert_eq!(set.claims().unwrap(), claims, "another volume");
+    assert!(set.epoch().unwrap() > epoch);
+    let client = Client::start(&set).unwrap();
+    assert_eq!(client.sql(Door::Writes, "insert into kept values (43); select sum(n) from kept").unwrap(), "85");
 }

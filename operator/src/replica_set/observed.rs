@@ -85,6 +85,8 @@ pub struct ClaimSeen {
     pub meta: Meta,
     /// UID of the set that it was made for.
     pub set_uid: Option<String>,
+    /// System identifier of the data on it, once that was known.
+    pub system_id: Option<String>,
     /// Requested size, as written.
     pub requested: Option<String>,
     /// Storage class, once known.

@@ -47,15 +47,18 @@ pub enum Problem {
     },
     /// Kept volumes of an earlier set.
     #[error(
-        "the volume claims {} hold data of an earlier replica set, so {} will not be made: delete these claims to let the members start empty (the data is lost then), or give the set another name; taking kept data over is not possible yet",
+        "the volume claims {} hold data of an earlier replica set, so {} will not be made: to go on with that data, delete this set and make it again with spec.bootstrap: {{adopt: {{systemId: \"{}\"}}}}; or delete these claims to let the members start empty (the data is lost then), or give the set another name",
         list(claims),
-        list(members)
+        list(members),
+        system.as_deref().unwrap_or("<the data's system identifier>")
     )]
     ForeignVolumes {
         /// The claims.
         claims: Vec<String>,
         /// The members that they are in the way of.
         members: Vec<MemberName>,
+        /// The system identifier of that data, if it is known.
+        system: Option<String>,
     },
     /// An object of an earlier set, which Kubernetes is about to remove.
     #[error(
@@ -120,6 +123,8 @@ impl Problem {
 
 /// The annotation by which a volume claim says which set it was made for.
 pub const ANNOTATION_SET_UID: &str = "pgconvoy.dev/set-uid";
+/// The annotation by which a volume claim says which data is on it.
+pub const ANNOTATION_SYSTEM_ID: &str = "pgconvoy.dev/system-id";
 /// The annotation by which a pod says which spec it was made by.
 pub const ANNOTATION_POD_SPEC: &str = "pgconvoy.dev/pod-spec";
 /// The annotation by which a Secret says what its certificates were made for.

@@ -2,7 +2,9 @@
 
 use super::index::Place;
 use crate::replica_set::observed::{ClaimSeen, Meta, PodSeen, SecretSeen, TermSeen, Thing, Trouble};
-use crate::replica_set::problem::{ANNOTATION_CERTIFICATE, ANNOTATION_POD_SPEC, ANNOTATION_SET_UID};
+use crate::replica_set::problem::{
+    ANNOTATION_CERTIFICATE, ANNOTATION_POD_SPEC, ANNOTATION_SET_UID, ANNOTATION_SYSTEM_ID,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -74,6 +76,7 @@ pub fn claim(object: PersistentVolumeClaim) -> Option<(Place, Thing)> {
     let claim = ClaimSeen {
         meta: meta(&object.metadata),
         set_uid: annotation(&object.metadata, ANNOTATION_SET_UID),
+        system_id: annotation(&object.metadata, ANNOTATION_SYSTEM_ID),
         requested: requests.and_then(|r| r.get("storage").map(|q| q.0.clone())),
         class: spec.storage_class_name,
         unbound: object.status.and_then(|s| s.phase).as_deref() == Some("Pending"),

@@ -3,6 +3,7 @@
 //! It is safe whoever was heard, and whenever: a member that was not, or that has acted on something later meanwhile, does not
 //! find its own last change in the new chain, and does not obey.
 
+use crate::Repair;
 use pgconvoy_terms::{CHAIN_LIMIT, ChangeId, Epoch, Fork, HISTORY_LIMIT, MemberId, Phase, Rule, Term};
 use std::collections::BTreeSet;
 
@@ -72,22 +73,23 @@ fn history(records: &[Term]) -> Vec<Fork> {
 }
 
 /// The term that follows from `records`, opened under `id`, with a number above `floor` and all of theirs. `heard` are the
-/// members, with the data that they have, whose records these are. `accept_loss`: a person gives up the rules that these cannot
-/// end.
+/// members, with the data that they have, whose records these are. With [`Repair::accept_loss`] a person gives up the rules that these
+/// cannot end.
 pub(super) fn repaired(
     records: &[Term],
     heard: &BTreeSet<MemberId>,
     floor: u32,
     id: ChangeId,
-    accept_loss: bool,
+    wish: &Repair,
 ) -> Result<Term, Useless> {
     if records.is_empty() {
         return Err(Useless::Nothing);
     }
-    // A rule without a quorum ends with its leader's promise, or in time (`lapsed`).
-    let ends = |r: &Rule| r.confirmed_by(heard) || (r.acknowledgements == 0 && r.members().any(|m| heard.contains(m)));
+    // A rule without a quorum ends with its leader's promise, or in time (`lapsed`); for kept data there is time to wait for it.
+    let lapses = |r: &Rule| !wish.adopt && r.acknowledgements == 0 && r.members().any(|m| heard.contains(m));
+    let ends = |r: &Rule| r.confirmed_by(heard) || lapses(r);
     let (kept, given_up): (Vec<_>, Vec<_>) = rules(records).into_iter().partition(ends);
-    if let (Some(rule), false) = (given_up.first(), accept_loss) {
+    if let (Some(rule), false) = (given_up.first(), wish.accept_loss) {
         return Err(Useless::Unsealed(rule.clone()));
     }
     let number = records.iter().map(|r| r.epoch.number).max().unwrap_or_default().max(floor) + 1;
@@ -108,6 +110,8 @@ mod tests {
 
     use super::*;
     use pgconvoy_terms::{Incarnation, MemberName};
+
+    const PLAIN: Repair = Repair { accept_loss: false, adopt: false };
 
     fn member(n: u32) -> MemberId {
         MemberId { name: MemberName::new("s", n), incarnation: Incarnation::from_random(n.into()) }
@@ -139,7 +143,7 @@ mod tests {
     }
 
     fn repair(records: &[Term], heard: &[u32]) -> Result<Term, Useless> {
-        repaired(records, &members(heard), 0, id(99), false)
+        repaired(records, &members(heard), 0, id(99), &PLAIN)
     }
 
     #[test]
@@ -148,7 +152,7 @@ mod tests {
         let t = repair(&[one.clone(), other.clone()], &[1, 2, 3]).unwrap();
         assert_eq!((t.epoch.number, t.phase, &t.leader), (8, Phase::Recruiting, &None));
         assert!(t.descends_from(one.head()) && t.descends_from(other.head()) && t.head() == Some(&id(99)));
-        let above = repaired(&[one], &members(&[1, 2, 3]), 11, id(99), false).unwrap();
+        let above = repaired(&[one], &members(&[1, 2, 3]), 11, id(99), &PLAIN).unwrap();
         assert_eq!(above.epoch.number, 12, "the API server refuses a number below the register's");
     }
 
@@ -185,9 +189,22 @@ mod tests {
         for enough in [&[1, 2][..], &[2, 3], &[1, 3]] {
             assert!(!repair(std::slice::from_ref(&record), enough).unwrap().lossy);
         }
-        let t = repaired(&[record], &members(&[3]), 0, id(99), true).unwrap();
+        let t = repaired(&[record], &members(&[3]), 0, id(99), &Repair { accept_loss: true, adopt: false }).unwrap();
         assert!(t.lossy && t.rules.is_empty());
         assert_eq!(repair(&[], &[]), Err(Useless::Nothing));
+    }
+
+    #[test]
+    fn without_a_quorum_kept_data_waits_for_its_leader() {
+        let mut record = term(5, 1, &[1, 5]);
+        record.rules[0].acknowledgements = 0;
+        let adopt = |of: &[u32]| {
+            let wish = Repair { accept_loss: false, adopt: true };
+            repaired(std::slice::from_ref(&record), &members(of), 0, id(99), &wish)
+        };
+        assert!(adopt(&[2, 3]).is_err() && adopt(&[1]).is_ok());
+        // A leader that died with its disk does not keep the others for ever.
+        assert!(repair(std::slice::from_ref(&record), &[2, 3]).is_ok());
     }
 
     #[test]
@@ -195,7 +212,7 @@ mod tests {
         let record = term(5, 1, &[1, 5]);
         let copied = MemberId { incarnation: Incarnation::from_random(77), ..member(2) };
         let heard = BTreeSet::from([copied, member(1)]);
-        assert!(repaired(&[record], &heard, 0, id(99), false).is_err());
+        assert!(repaired(&[record], &heard, 0, id(99), &PLAIN).is_err());
     }
 
     #[test]

@@ -38,7 +38,8 @@ impl Core {
     /// Whether the register is known to hold something else than what this member goes by and may go by.
     pub(super) fn look_at_register(&mut self) {
         self.trouble = self.trouble_of_register();
-        if let Some(trouble) = self.trouble.clone() {
+        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
+        if let Some(trouble) = self.trouble.clone().filter(|_| !adopting) {
             self.alarm(trouble.reason, trouble.message);
         }
     }
@@ -103,6 +104,9 @@ impl Core {
             return;
         }
         let Some(register) = self.register.clone() else { return };
+        if repairing.wish.adopt && register.term.is_some() {
+            return;
+        }
         let others = self.everyone(&mine);
         for name in &others {
             self.ask(name, Kind::Recall, self.timing.ask_again, Ask::Recall {});
@@ -121,9 +125,9 @@ impl Core {
         let heard: BTreeSet<MemberId> = said.clone().filter_map(|(m, _)| m.clone()).chain([me]).collect();
         let found: Vec<Term> = said.filter_map(|(_, t)| t.clone()).chain([mine]).collect();
         let floor = register.term.as_ref().map_or(0, |t| t.epoch.number);
-        let accept_loss = repairing.wish.accept_loss;
+        let wish = repairing.wish.clone();
         let id = self.new_id();
-        match records::repaired(&found, &heard, floor, id.clone(), accept_loss) {
+        match records::repaired(&found, &heard, floor, id.clone(), &wish) {
             Ok(term) => self.put_right(register.version, term, &heard),
             Err(_) if !all && waited < PATIENCE => {}
             Err(useless) => self.refuse_to_repair(&useless, &heard),
@@ -137,17 +141,22 @@ impl Core {
         self.swapping = Some(self.now);
         self.my_open = Some(term.epoch.id.clone());
         self.last_open = Some(self.now);
-        self.opening =
-            format!("the PgTerm was lost or rolled back, and is made again from the records of {}", names(heard));
+        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
+        let what = if adopting { "kept volumes are adopted" } else { "the PgTerm was lost or rolled back" };
+        self.opening = format!("{what}, and it is made again from the records of {}", names(heard));
         self.effects.push(Effect::Swap { version, term });
     }
 
     fn refuse_to_repair(&mut self, useless: &Useless, heard: &BTreeSet<MemberId>) {
-        if let Some(repairing) = &mut self.repairing {
-            repairing.refused = true;
-        }
+        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
         let why = match useless {
             Useless::Nothing => "no member has a record of what it went by".to_owned(),
+            Useless::Unsealed(rule) if adopting => format!(
+                "for the kept volumes of {}: by the rule of epoch {} those of {} are too few",
+                names(&rule.members().filter(|m| !heard.contains(*m)).cloned().collect()),
+                rule.epoch.number,
+                names(heard),
+            ),
             Useless::Unsealed(rule) => format!(
                 "only {} could be asked, and by the rule of epoch {} that is too few of its members to go on ({} of its followers \
                  must hold a commit): start {}, or bring back their volumes, and ask again; what only they have is given up \
@@ -159,6 +168,13 @@ impl Core {
                 self.me.set(),
             ),
         };
+        if adopting {
+            self.level.activity = Activity::Waiting(why);
+            return;
+        }
+        if let Some(repairing) = &mut self.repairing {
+            repairing.refused = true;
+        }
         self.effects.push(Effect::RefuseRequest { why });
     }
 

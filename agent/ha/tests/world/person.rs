@@ -15,6 +15,8 @@ pub(super) struct Person {
     /// Does nothing until it is told to.
     away: bool,
     accepts_loss: bool,
+    /// It is in the spec that kept data is gone on with.
+    adopts: bool,
     /// Whether the register was ever lost or set back.
     needed: bool,
 }
@@ -72,6 +74,17 @@ impl World {
         }
     }
 
+    /// The set is deleted and made again over its volumes, which it is to go on with; members begin one after the other.
+    pub(crate) fn make_again_over_kept_volumes(&mut self) {
+        self.delete_register();
+        self.person = Person { adopts: true, asked: true, needed: true, away: true, ..Person::default() };
+        self.lease = None;
+        for (n, who) in self.names.clone().iter().enumerate() {
+            self.crash(who, true);
+            self.members.get_mut(who).unwrap().down_until = self.now + 20_000 * (n as u64 + 1);
+        }
+    }
+
     /// Whether any member says that the register is not what it goes by.
     pub(crate) fn troubled(&self) -> bool {
         self.members.values().any(|m| m.core.as_ref().is_some_and(|c| c.trouble().is_some()))
@@ -79,7 +92,8 @@ impl World {
 
     /// What is asked for now, which agents that start hear of, too.
     pub(super) fn wish(&self) -> Option<Repair> {
-        self.person.asked.then_some(Repair { accept_loss: self.person.accepts_loss })
+        let Person { accepts_loss: accept_loss, adopts: adopt, .. } = self.person;
+        self.person.asked.then_some(Repair { accept_loss, adopt })
     }
 
     pub(super) fn draw_register_fault(&mut self) {

@@ -136,6 +136,7 @@ impl Place {
             member: name(n),
             namespace: self.namespace.clone(),
             set_uid: self.set_uid.clone(),
+            adopt: None,
             pod_uid: format!("pod-{n}"),
             pod_ip: format!("10.9.9.{n}").parse().unwrap(),
             node: "n1".into(),

@@ -115,15 +115,20 @@ pub(super) fn agent(set: &Validated) -> Container {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: words(&["pgconvoy-agent", "run"]),
         restart_policy: Some("Always".to_owned()),
-        env: Some(vec![
-            value(pod::env::SET, &set.name),
-            value(pod::env::SET_UID, &set.uid),
-            field(pod::env::NAMESPACE, "metadata.namespace"),
-            field(pod::env::MEMBER, "metadata.name"),
-            field(pod::env::POD_UID, "metadata.uid"),
-            field(pod::env::POD_IP, "status.podIP"),
-            field(pod::env::NODE, "spec.nodeName"),
-        ]),
+        env: Some(
+            [
+                value(pod::env::SET, &set.name),
+                value(pod::env::SET_UID, &set.uid),
+                field(pod::env::NAMESPACE, "metadata.namespace"),
+                field(pod::env::MEMBER, "metadata.name"),
+                field(pod::env::POD_UID, "metadata.uid"),
+                field(pod::env::POD_IP, "status.podIP"),
+                field(pod::env::NODE, "spec.nodeName"),
+            ]
+            .into_iter()
+            .chain(set.spec.adopt().map(|system| value(pod::env::ADOPT, system)))
+            .collect(),
+        ),
         ports: Some(vec![port("peers", pod::PORT_PEERS), port("http", pod::PORT_HTTP)]),
         // No startup probe: PostgreSQL's container would wait for its first success, a second later than need be. Its
         // supervisor starts nothing before it is asked.

@@ -19,7 +19,7 @@ pub use roster::roster;
 
 use super::certificates::Material;
 use super::observed::{Meta, Observed, PodSeen, Rule};
-use super::problem::Problem;
+use super::problem::{ANNOTATION_SET_UID, ANNOTATION_SYSTEM_ID, Problem};
 use super::validate::Validated;
 use crate::kinds::{Kind, Object};
 use crate::quantity;
@@ -132,9 +132,10 @@ impl<'a> Planner<'a> {
             Standing::Busy => return false,
             Standing::Absent => {
                 // Beside data nobody may begin anew.
-                let again = self.known_epoch() > 0;
+                let lost = self.known_epoch() > 0;
+                let again = lost || self.set.spec.adopt().is_some();
                 self.plan.actions.push(Action::Create(data::term(self.set, again)));
-                if again {
+                if lost {
                     self.plan.problems.push(self.term_lost());
                 }
                 return true;
@@ -262,15 +263,15 @@ impl<'a> Planner<'a> {
         true
     }
 
-    fn foreign_volume(&mut self, claim: String, member: MemberName) {
+    fn foreign_volume(&mut self, claim: String, member: MemberName, system: Option<String>) {
         for problem in &mut self.plan.problems {
-            if let Problem::ForeignVolumes { claims, members } = problem {
+            if let Problem::ForeignVolumes { claims, members, .. } = problem {
                 claims.push(claim);
                 members.push(member);
                 return;
             }
         }
-        self.plan.problems.push(Problem::ForeignVolumes { claims: vec![claim], members: vec![member] });
+        self.plan.problems.push(Problem::ForeignVolumes { claims: vec![claim], members: vec![member], system });
     }
 
     /// Sees to a member's volume. Returns whether its pod may be made.
@@ -282,10 +283,16 @@ impl<'a> Planner<'a> {
             return true;
         };
         if seen.set_uid.as_ref() != Some(&set.uid) {
+            let adopted = set.spec.adopt().filter(|a| seen.system_id.as_deref().is_none_or(|s| s == *a));
             if seen.meta.deleting {
                 self.plan.problems.push(Problem::InTheWay { kind: Kind::Claim, name });
+            } else if adopted.is_some() {
+                // Its agent looks whether it is that data.
+                let annotations = json!({ ANNOTATION_SET_UID: set.uid });
+                let body = json!({ "metadata": { "uid": seen.meta.uid, "annotations": annotations } });
+                self.plan.actions.push(Action::Patch { kind: Kind::Claim, name, body });
             } else {
-                self.foreign_volume(name, member.clone());
+                self.foreign_volume(name, member.clone(), seen.system_id.clone());
             }
             return false;
         }
@@ -307,6 +314,9 @@ impl<'a> Planner<'a> {
         if owned != set.deletes_volumes() {
             let owners = if set.deletes_volumes() { vec![set.owner()] } else { vec![] };
             body["metadata"] = json!({"ownerReferences": owners});
+        }
+        if let Some(system) = self.observed.status.system_id.as_ref().filter(|s| seen.system_id.as_ref() != Some(s)) {
+            body["metadata"]["annotations"] = json!({ ANNOTATION_SYSTEM_ID: system });
         }
         if body != json!({}) {
             body["metadata"]["uid"] = json!(seen.meta.uid);

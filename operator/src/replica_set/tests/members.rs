@@ -150,6 +150,38 @@ fn a_kept_volume_of_an_earlier_set_stops_its_member_and_says_what_to_do() {
     assert_eq!(world.condition("Stalled").0, "False");
 }
 
+/// Kept volumes say whose data they hold, so that a set that is made again can be told to go on with it.
+#[test]
+fn kept_volumes_are_adopted_by_their_system_identifier() {
+    let mut world = World::running(1);
+    world.say(1, MemberPhase::Attached, |s| s.system_id = Some("7712".to_owned()));
+    world.settle();
+    let claim = |w: &mut World| w.body(Kind::Claim, "orders-1-data")["metadata"]["annotations"].clone();
+    assert_eq!(claim(&mut world)["pgconvoy.dev/system-id"], json!("7712"));
+
+    let mut again = World::new(1);
+    again.bodies.insert((Kind::Claim, "orders-1-data".to_owned()), world.body(Kind::Claim, "orders-1-data").clone());
+    again.body(Kind::Claim, "orders-1-data")["metadata"]["annotations"]["pgconvoy.dev/set-uid"] = json!("earlier");
+    again.settle();
+    let (_, reason, message) = again.condition("Stalled");
+    assert_eq!(reason, "ForeignVolume");
+    assert!(message.contains("spec.bootstrap: {adopt: {systemId: \"7712\"}}"), "{message}");
+    assert!(again.names(Kind::Pod).is_empty());
+
+    let adopt = |id: &str| serde_json::from_value(json!({"adopt": {"systemId": id}})).unwrap();
+    again.set.spec.bootstrap = Some(adopt("7713"));
+    again.settle();
+    assert_eq!(again.condition("Stalled").1, "ForeignVolume", "other data was taken");
+    again.set.spec.bootstrap = Some(adopt("7712"));
+    again.take(Kind::Term, "orders");
+    again.settle();
+    assert_eq!(claim(&mut again)["pgconvoy.dev/set-uid"], json!(UID));
+    assert_eq!(again.names(Kind::Pod), ["orders-1"]);
+    assert_eq!(again.body(Kind::Term, "orders")["spec"]["remade"], json!(true), "it could begin anew beside the data");
+    let pod = again.body(Kind::Pod, "orders-1").to_string();
+    assert!(pod.contains(r#"{"name":"PGCONVOY_ADOPT","value":"7712"}"#), "{pod}");
+}
+
 #[test]
 fn a_term_of_another_set_stops_everything_that_could_write() {
     let mut world = World::new(3);
