@@ -1,0 +1,624 @@
+//! Writing: create, update, patch, apply.
+
+use super::kinds::Kind;
+use super::managers::{self, Writer};
+use super::refusal::Refusal;
+use super::schema::Wrong;
+use super::{Api, Done, defaults, patch, read, text};
+use pgconvoy_e2e_store::Expect;
+use serde_json::{Map, Value, json};
+
+/// How a write is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// Who manages what is written.
+    pub manager: String,
+    /// Look only.
+    pub dry_run: bool,
+    /// Unknown fields: `Strict` refuses them, `Warn` tells, anything else says nothing.
+    pub field_validation: String,
+    /// Take fields of other managers.
+    pub force: bool,
+}
+
+/// The kinds of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchKind {
+    /// RFC 6902.
+    Json,
+    /// RFC 7386.
+    Merge,
+    /// Kubernetes' own.
+    Strategic,
+    /// Server-side apply.
+    Apply,
+}
+
+/// What a client cannot change.
+const SYSTEM: [&str; 7] =
+    ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+
+impl Api {
+    fn writer(kind: &Kind, options: &WriteOptions, applies: bool, subresource: &str) -> Writer {
+        Writer {
+            name: options.manager.clone(),
+            applies,
+            api_version: kind.api_version(),
+            subresource: subresource.to_owned(),
+        }
+    }
+
+    /// Makes an object.
+    ///
+    /// # Errors
+    /// When it is there already or cannot be like this.
+    pub fn create(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Done, Refusal> {
+        check_type(kind, &object)?;
+        if !text(&object, "/metadata/resourceVersion").is_empty() {
+            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        defaults::to_store(kind, &mut object);
+        let metadata = metadata_of(&mut object)?;
+        for field in SYSTEM.iter().filter(|f| !matches!(**f, "name" | "namespace")) {
+            metadata.remove(*field);
+        }
+        metadata.remove("managedFields");
+        metadata.remove("selfLink");
+        if kind.status
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+        }
+        self.make(kind, namespace, object, options, None)
+    }
+
+    /// Puts a new object in. `managed`: its managers are there already.
+    fn make(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+        applied: Option<&Value>,
+    ) -> Result<Done, Refusal> {
+        let (now, uid) = (self.surroundings.time(0), self.surroundings.uid());
+        let metadata = metadata_of(&mut object)?;
+        let given = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
+        if kind.namespaced && !given.is_empty() && given != namespace {
+            return Err(Refusal::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let mut name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if name.is_empty() {
+            let prefix = metadata.get("generateName").and_then(Value::as_str).unwrap_or_default();
+            if prefix.is_empty() {
+                let why = "Required value: name or generateName is required";
+                let wrong = Wrong { field: "metadata.name".into(), reason: "FieldValueRequired", message: why.into() };
+                return Err(Refusal::invalid(kind, "", &[wrong]));
+            }
+            name = format!("{prefix}{}", &uid[..5]);
+        }
+        metadata.insert("name".to_owned(), json!(name));
+        metadata.remove("namespace");
+        if kind.namespaced {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        metadata.insert("uid".to_owned(), json!(uid));
+        metadata.insert("creationTimestamp".to_owned(), json!(now));
+        if kind.generation {
+            metadata.insert("generation".to_owned(), json!(1));
+        }
+        check_name(kind, &name)?;
+        if kind.namespaced {
+            self.check_namespace(kind, namespace, &name)?;
+        }
+        let key = Self::key(kind, namespace, &name);
+        if self.store.get(&key).is_some() {
+            return Err(Refusal::exists(kind, &name));
+        }
+        let warnings = self.normalise(kind, &name, &mut object, options)?;
+        self.admit(kind, &name, &mut object)?;
+        if applied.is_none() {
+            let writer = Self::writer(kind, options, false, "");
+            managers::update(&kind.shape, None, &mut object, &writer, &now);
+        }
+        if options.dry_run {
+            defaults::shown(kind, &mut object);
+            return Ok(Done { object, created: true, warnings });
+        }
+        let stored = self.store.put(key, Expect::Absent, |r| with_revision(object, r));
+        let stored = stored.map_err(|_| Refusal::exists(kind, &name))?;
+        let mut object = (*stored.object).clone();
+        defaults::shown(kind, &mut object);
+        Ok(Done { object, created: true, warnings })
+    }
+
+    /// Replaces an object, or its status or scale.
+    ///
+    /// # Errors
+    /// When it is not there, was written meanwhile, or cannot be like this.
+    pub fn update(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Done, Refusal> {
+        if subresource == "scale" {
+            return self.update_scale(kind, namespace, name, &object, options);
+        }
+        check_type(kind, &object)?;
+        if text(&object, "/metadata/name") != name {
+            return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
+        }
+        let unconditional = text(&object, "/metadata/resourceVersion").is_empty();
+        let missing = self.store.get(&Self::key(kind, namespace, name)).is_none();
+        if missing && unconditional && subresource.is_empty() && kind.kind == "Lease" {
+            return self.create(kind, namespace, object, options);
+        }
+        let before = self.there(kind, namespace, name)?.object.clone();
+        if kind.custom() && unconditional {
+            let why = "Invalid value: 0: must be specified for an update";
+            return Err(Refusal::invalid_field(kind, name, "metadata.resourceVersion", why));
+        }
+        defaults::to_store(kind, &mut object);
+        self.finish(kind, name, subresource, &before, object, options, None)
+    }
+
+    /// Changes an object by a patch.
+    ///
+    /// # Errors
+    /// When it is not there, the patch does not fit, others manage the fields, or the outcome cannot be like this.
+    pub fn patch(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        (how, body): (PatchKind, &Value),
+        options: &WriteOptions,
+    ) -> Result<Done, Refusal> {
+        if how == PatchKind::Apply {
+            return self.apply(kind, namespace, name, subresource, body, options);
+        }
+        let before = self.there(kind, namespace, name)?.object.clone();
+        if subresource == "scale" {
+            let mut scale = read::scale_of(kind, &before);
+            change(kind, how, &mut scale, body)?;
+            return self.update_scale(kind, namespace, name, &scale, options);
+        }
+        let mut object = (*before).clone();
+        defaults::shown(kind, &mut object);
+        change(kind, how, &mut object, body)?;
+        if body.get("metadata").is_none_or(|m| m.get("resourceVersion").is_none())
+            && let Ok(metadata) = metadata_of(&mut object)
+        {
+            metadata.remove("resourceVersion");
+        }
+        defaults::to_store(kind, &mut object);
+        self.finish(kind, name, subresource, &before, object, options, None)
+    }
+
+    fn apply(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        config: &Value,
+        options: &WriteOptions,
+    ) -> Result<Done, Refusal> {
+        check_type(kind, config)?;
+        if options.manager.is_empty() {
+            return Err(Refusal::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
+            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
+        }
+        let given = text(config, "/metadata/name");
+        if !given.is_empty() && given != name {
+            return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
+        }
+        let now = self.surroundings.time(0);
+        let writer = Self::writer(kind, options, true, subresource);
+        let mut config = config.clone();
+        defaults::to_store(kind, &mut config);
+        let mut warnings = vec![];
+        if let Some(schema) = &kind.schema {
+            warnings = unknown(schema.prune(&mut config), options)?;
+        } else {
+            nulls_go(&mut config);
+        }
+        let before = self.store.get(&Self::key(kind, namespace, name)).map(|s| s.object.clone());
+        // Of a subresource nothing else counts, and of the rest not the status.
+        if let Some(map) = config.as_object_mut() {
+            if subresource == "status" {
+                map.retain(|k, _| matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+                if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+                    metadata.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+                }
+            } else if kind.status {
+                map.remove("status");
+            }
+        }
+        let merged = managers::apply(&kind.shape, before.as_deref(), &config, &writer, options.force, &now)
+            .map_err(|c| Refusal::apply_conflict(&c))?;
+        let mut done = match before {
+            None if subresource.is_empty() => {
+                let uid = text(&config, "/metadata/uid");
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(Refusal::conflict(kind, name, &why));
+                }
+                let mut object = merged;
+                metadata_of(&mut object)?.insert("name".to_owned(), json!(name));
+                let applied = Value::Null;
+                self.make(kind, namespace, object, options, Some(&applied))?
+            }
+            None => return Err(Refusal::not_found(kind, name)),
+            Some(before) => {
+                let mut object = merged;
+                let metadata = metadata_of(&mut object)?;
+                match config.pointer("/metadata/resourceVersion") {
+                    Some(v) => drop(metadata.insert("resourceVersion".to_owned(), v.clone())),
+                    None => drop(metadata.remove("resourceVersion")),
+                }
+                let managers = managers::read(&object);
+                self.finish(kind, name, subresource, &before, object, options, Some(managers))?
+            }
+        };
+        done.warnings.append(&mut warnings);
+        Ok(done)
+    }
+
+    fn update_scale(
+        &mut self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        scale: &Value,
+        options: &WriteOptions,
+    ) -> Result<Done, Refusal> {
+        let Some(at) = kind.scale.as_ref().map(|s| read::pointer(&s.spec)) else { return Err(Refusal::no_path()) };
+        let before = self.there(kind, namespace, name)?.object.clone();
+        let mut object = (*before).clone();
+        let number = scale.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
+        if let Some((parent, last)) = at.rsplit_once('/')
+            && let Some(Value::Object(map)) = object.pointer_mut(parent)
+        {
+            map.insert(last.to_owned(), number);
+        }
+        if let Ok(metadata) = metadata_of(&mut object) {
+            match scale.pointer("/metadata/resourceVersion") {
+                Some(v) => drop(metadata.insert("resourceVersion".to_owned(), v.clone())),
+                None => drop(metadata.remove("resourceVersion")),
+            }
+        }
+        let mut done = self.finish(kind, name, "scale", &before, object, options, None)?;
+        done.object = read::scale_of(kind, &done.object);
+        Ok(done)
+    }
+
+    /// Gives a pod a node, which nobody else can.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn bind(&mut self, kind: &Kind, namespace: &str, name: &str, node: &str, time: &str) -> Result<(), Refusal> {
+        let mut object = (*self.there(kind, namespace, name)?.object).clone();
+        object["spec"]["nodeName"] = json!(node);
+        object["status"]["conditions"] = json!([
+            { "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": time },
+        ]);
+        let key = Self::key(kind, namespace, name);
+        let stored = self.store.put(key, Expect::Anything, |r| with_revision(object, r));
+        stored.map(|_| ()).map_err(|_| Refusal::not_found(kind, name))
+    }
+
+    /// From what a client wants to what is stored.
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &mut self,
+        kind: &Kind,
+        name: &str,
+        subresource: &str,
+        before: &Value,
+        mut object: Value,
+        options: &WriteOptions,
+        applied: Option<Vec<managers::Manager>>,
+    ) -> Result<Done, Refusal> {
+        let there = text(before, "/metadata/resourceVersion").to_owned();
+        let metadata = metadata_of(&mut object)?;
+        let asked = metadata.get("resourceVersion").and_then(Value::as_str).unwrap_or_default();
+        if !asked.is_empty() && asked != there {
+            return Err(Refusal::stale(kind, name));
+        }
+        let uid = metadata.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let own = text(before, "/metadata/uid");
+        if !uid.is_empty() && uid != own {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+            return Err(Refusal::conflict(kind, name, &why));
+        }
+        if subresource == "status" {
+            // Nothing but the status, wherever it came from.
+            let status = object.get_mut("status").map(Value::take);
+            object = before.clone();
+            if let Some(map) = object.as_object_mut() {
+                map.remove("status");
+                status.into_iter().for_each(|s| drop(map.insert("status".to_owned(), s)));
+            }
+        } else if kind.status
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+            before.get("status").into_iter().for_each(|s| drop(map.insert("status".to_owned(), s.clone())));
+        }
+        let metadata = metadata_of(&mut object)?;
+        for field in SYSTEM.into_iter().chain(["managedFields", "resourceVersion"]) {
+            match before["metadata"].get(field) {
+                Some(v) => drop(metadata.insert(field.to_owned(), v.clone())),
+                None => drop(metadata.remove(field)),
+            }
+        }
+        let warnings = self.normalise(kind, name, &mut object, options)?;
+        if subresource.is_empty() {
+            keep_immutable(kind, name, before, &mut object)?;
+            if kind.kind == "CustomResourceDefinition" {
+                self.define(&mut object).map_err(|why| Refusal::bad_request(format!("{name}: {why}")))?;
+            }
+        }
+        if kind.generation && subresource != "status" && specification(before) != specification(&object) {
+            let next = before["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
+            object["metadata"]["generation"] = json!(next);
+        }
+        let now = self.surroundings.time(0);
+        match applied {
+            Some(list) => managers::write(&mut object, list),
+            None => {
+                let writer = Self::writer(kind, options, false, subresource);
+                managers::update(&kind.shape, Some(before), &mut object, &writer, &now);
+            }
+        }
+        let namespace = text(before, "/metadata/namespace").to_owned();
+        let show = |object: &Value, warnings| {
+            let mut object = object.clone();
+            defaults::shown(kind, &mut object);
+            Ok(Done { object, created: false, warnings })
+        };
+        // A write that changes nothing is none.
+        if managers::same_but_for_times(before, &object) {
+            return show(before, warnings);
+        }
+        if options.dry_run {
+            return show(&object, warnings);
+        }
+        let key = Self::key(kind, &namespace, name);
+        let revision = there.parse().unwrap_or_default();
+        if to_be_gone(kind, &object) {
+            let gone = self.store.delete(&key, Expect::Revision(revision), |_, r| with_revision(object, r));
+            let gone = gone.map_err(|_| Refusal::stale(kind, name))?;
+            return show(&gone.object, warnings);
+        }
+        let stored = self.store.put(key, Expect::Revision(revision), |r| with_revision(object, r));
+        show(&stored.map_err(|_| Refusal::stale(kind, name))?.object, warnings)
+    }
+
+    /// Prunes, fills in, refuses.
+    fn normalise(
+        &self,
+        kind: &Kind,
+        name: &str,
+        object: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut warnings = vec![];
+        if let Some(schema) = &kind.schema {
+            warnings = unknown(schema.prune(object), options)?;
+            schema.default_into(object);
+            let wrong = schema.validate(object);
+            if !wrong.is_empty() {
+                return Err(Refusal::invalid(kind, name, &wrong));
+            }
+        }
+        defaults::fill(kind, object);
+        for reference in object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten() {
+            for field in ["uid", "name", "kind", "apiVersion"] {
+                if reference[field].as_str().unwrap_or_default().is_empty() {
+                    let why = "must not be empty";
+                    return Err(Refusal::invalid_field(kind, name, &format!("metadata.ownerReferences.{field}"), why));
+                }
+            }
+        }
+        Ok(warnings)
+    }
+
+    fn check_namespace(&self, kind: &Kind, namespace: &str, name: &str) -> Result<(), Refusal> {
+        let Some(namespaces) = self.kind("", "v1", "namespaces") else { return Err(Refusal::no_path()) };
+        let found = self.there(&namespaces, "", namespace)?;
+        if text(&found.object, "/status/phase") == "Terminating" {
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+            return Err(Refusal::forbidden(kind, name, &why));
+        }
+        Ok(())
+    }
+
+    /// What admission adds to a new object.
+    fn admit(&mut self, kind: &Kind, name: &str, object: &mut Value) -> Result<(), Refusal> {
+        match kind.kind.as_str() {
+            "CustomResourceDefinition" => {
+                self.define(object).map_err(|why| Refusal::bad_request(format!("{name}: {why}")))?;
+            }
+            "Service" if text(object, "/spec/clusterIP").is_empty() => {
+                let address = format!("10.96.{}.{}", self.next_service / 250, self.next_service % 250 + 1);
+                self.next_service += 1;
+                object["spec"]["clusterIP"] = json!(address);
+                object["spec"]["clusterIPs"] = json!([address]);
+                object["spec"]["ipFamilies"] = json!(["IPv4"]);
+                object["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+            }
+            "PersistentVolumeClaim" => {
+                object["metadata"]["finalizers"] = json!([super::garbage::PVC_PROTECTION]);
+                if object["spec"].get("storageClassName").is_none()
+                    && let Some(classes) = self.kind("storage.k8s.io", "v1", "storageclasses")
+                {
+                    let key = "storageclass.kubernetes.io/is-default-class";
+                    let mut list = self.store.list(&classes.stored, None);
+                    let default = list.find(|(_, s)| s.object["metadata"]["annotations"][key] == "true");
+                    if let Some((k, _)) = default {
+                        object["spec"]["storageClassName"] = json!(k.name);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn change(kind: &Kind, how: PatchKind, object: &mut Value, body: &Value) -> Result<(), Refusal> {
+    match how {
+        PatchKind::Merge => patch::merge(object, body),
+        PatchKind::Json => patch::json(object, body)?,
+        PatchKind::Strategic if kind.custom() => {
+            return Err(Refusal::unsupported_media_type("application/strategic-merge-patch+json"));
+        }
+        PatchKind::Strategic => patch::strategic(&kind.shape, object, body),
+        PatchKind::Apply => return Err(Refusal::bad_request("an apply is no patch of the scale subresource")),
+    }
+    Ok(())
+}
+
+/// What to say of fields that are not in the schema.
+fn unknown(pruned: Vec<String>, options: &WriteOptions) -> Result<Vec<String>, Refusal> {
+    let sentences: Vec<String> = pruned.into_iter().map(|f| format!("unknown field {f:?}")).collect();
+    match options.field_validation.as_str() {
+        "Strict" if !sentences.is_empty() => {
+            Err(Refusal::bad_request(format!("strict decoding error: {}", sentences.join(", "))))
+        }
+        "Ignore" => Ok(vec![]),
+        _ => Ok(sentences),
+    }
+}
+
+fn nulls_go(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(nulls_go);
+        }
+        Value::Array(list) => list.iter_mut().for_each(nulls_go),
+        _ => {}
+    }
+}
+
+fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, Refusal> {
+    let map = object.as_object_mut().ok_or_else(|| Refusal::bad_request("the body is no object"))?;
+    let metadata = map.entry("metadata").or_insert_with(|| json!({}));
+    metadata.as_object_mut().ok_or_else(|| Refusal::bad_request("metadata is no object"))
+}
+
+/// Everything but metadata and status.
+fn specification(object: &Value) -> Map<String, Value> {
+    let map = object.as_object().into_iter().flatten();
+    map.filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status")).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+pub(super) fn with_revision(mut object: Value, revision: u64) -> Value {
+    object["metadata"]["resourceVersion"] = json!(revision.to_string());
+    object
+}
+
+/// Whether a deletion only waited for the finalizers that are gone now. A pod also waits for its kubelet.
+fn to_be_gone(kind: &Kind, object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let waits = metadata["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    let grace = kind.kind == "Pod" && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or_default() > 0;
+    let namespace = kind.kind == "Namespace";
+    metadata.get("deletionTimestamp").is_some() && !waits && !grace && !namespace
+}
+
+fn check_type(kind: &Kind, object: &Value) -> Result<(), Refusal> {
+    let (version, name) = (text(object, "/apiVersion"), text(object, "/kind"));
+    // The typed clients of some languages leave them out.
+    if (version.is_empty() && name.is_empty()) || (version == kind.api_version() && name == kind.kind) {
+        return Ok(());
+    }
+    if version != kind.api_version() {
+        let given = if version.is_empty() { "" } else { version };
+        return Err(Refusal::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({})",
+            kind.api_version()
+        )));
+    }
+    Err(Refusal::bad_request(format!("the kind in the data ({name}) does not match the expected kind ({})", kind.kind)))
+}
+
+fn check_name(kind: &Kind, name: &str) -> Result<(), Refusal> {
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    // Roles and their bindings are called almost anything.
+    let free = kind.group == "rbac.authorization.k8s.io";
+    let well = name.len() <= 253
+        && name.chars().all(|c| label(c) || matches!(c, '-' | '.'))
+        && name.starts_with(label)
+        && name.ends_with(label);
+    if well || (free && !name.contains(['/', '%'])) {
+        return Ok(());
+    }
+    let why = format!(
+        "Invalid value: {name:?}: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
+         or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+    );
+    Err(Refusal::invalid_field(kind, name, "metadata.name", &why))
+}
+
+/// What of an object cannot be changed; what a client left out of that stays.
+fn keep_immutable(kind: &Kind, name: &str, before: &Value, object: &mut Value) -> Result<(), Refusal> {
+    match kind.kind.as_str() {
+        "Pod" => {
+            // Images may change in place; little else.
+            let frozen = |pod: &Value| {
+                let mut spec = pod["spec"].clone();
+                for list in ["containers", "initContainers"] {
+                    for container in spec[list].as_array_mut().into_iter().flatten() {
+                        container["image"] = Value::Null;
+                    }
+                }
+                spec["tolerations"] = Value::Null;
+                spec["activeDeadlineSeconds"] = Value::Null;
+                spec
+            };
+            if frozen(before) != frozen(object) {
+                let why = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+                let wrong = Wrong { field: "spec".into(), reason: "FieldValueForbidden", message: why.into() };
+                return Err(Refusal::invalid(kind, name, &[wrong]));
+            }
+        }
+        "Service" => {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if object["spec"].get(field).is_none_or(Value::is_null)
+                    && let Some(v) = before["spec"].get(field)
+                {
+                    object["spec"][field] = v.clone();
+                }
+            }
+        }
+        "RoleBinding" | "ClusterRoleBinding" if before["roleRef"] != object["roleRef"] => {
+            return Err(Refusal::invalid_field(kind, name, "roleRef", "Invalid value: cannot change roleRef"));
+        }
+        _ => {}
+    }
+    Ok(())
+}

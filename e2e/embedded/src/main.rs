@@ -1,0 +1,134 @@
+//! A cluster in one program.
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use pgconvoy_embedded::machine::outside::{Cluster, Options};
+use pgconvoy_embedded::machine::{self, Word};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs pgconvoy on this machine: an API server, and pods as processes. Needs no cluster, no images and no root.
+#[derive(Debug, Parser)]
+#[command(name = "pgconvoy-embedded", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Start a cluster. It goes when this program does.
+    Up(Up),
+    #[command(hide = true)]
+    Enter,
+    #[command(hide = true)]
+    Inside,
+    #[command(hide = true)]
+    Sandbox { host: String, address: Ipv4Addr },
+    #[command(hide = true)]
+    Shim { spec: PathBuf },
+    #[command(hide = true)]
+    First { spec: PathBuf },
+}
+
+#[derive(Debug, clap::Args)]
+struct Up {
+    /// Apply these files first: the custom resources, for example.
+    #[arg(long)]
+    apply: Vec<PathBuf>,
+    /// Do not start the operator.
+    #[arg(long)]
+    no_operator: bool,
+    /// The directory of PostgreSQL's programs. Default: the newest of the machine.
+    #[arg(long)]
+    postgres: Option<PathBuf>,
+    /// The directory of pgconvoy's programs. Default: this program's own.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Where the cluster's directory is made. Default: the system's for temporary files.
+    #[arg(long)]
+    directory: Option<PathBuf>,
+    /// Port of the API server. Default: any.
+    #[arg(long, default_value = "0")]
+    port: u16,
+    /// A program to run with KUBECONFIG set; the cluster goes when it ends, with its exit status. Default: wait for Ctrl-C.
+    #[arg(last = true)]
+    run: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    // The namespaces are made by processes with one thread, so there is no runtime yet.
+    let result = match Cli::parse().command {
+        Action::Up(up) => start(&up),
+        Action::Enter => machine::enter(),
+        Action::Inside => {
+            log();
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+            pgconvoy_embedded::cluster::inside().map(|()| ExitCode::SUCCESS)
+        }
+        Action::Sandbox { host, address } => machine::sandbox::hold(&host, address).map(|()| ExitCode::SUCCESS),
+        Action::Shim { spec } => machine::container::shim(&spec),
+        Action::First { spec } => machine::container::first(&spec).map(|never| match never {}),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("pgconvoy-embedded: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn start(up: &Up) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(up))
+}
+
+async fn run(up: &Up) -> anyhow::Result<ExitCode> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut cluster = Cluster::start(&Options {
+        parent: up.directory.clone(),
+        programs: up.programs.clone(),
+        postgres: up.postgres.clone(),
+        own: None,
+        api_port: up.port,
+        no_operator: up.no_operator,
+        apply: up.apply.clone(),
+    })?;
+    let mut command: Option<tokio::process::Child> = None;
+    let code = loop {
+        let ended = async {
+            match &mut command {
+                Some(child) => child.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            word = cluster.word() => match word? {
+                None => anyhow::bail!("the cluster ended"),
+                Some(Word::Ready) => {
+                    println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+                    if let Some((program, arguments)) = up.run.split_first() {
+                        let mut run = Command::new(program);
+                        run.args(arguments).env("KUBECONFIG", cluster.kubeconfig());
+                        let mut run = tokio::process::Command::from(run);
+                        command = Some(run.kill_on_drop(true).spawn().with_context(|| format!("cannot run {program}"))?);
+                    }
+                }
+                Some(Word::Listen { at, what, .. }) => println!("{what} at {at}"),
+                Some(Word::Say(text)) => println!("{text}"),
+                Some(Word::Failed(why)) => anyhow::bail!("{why}"),
+            },
+            status = ended => break status.ok().and_then(|s| s.code()).unwrap_or(1),
+            _ = term.recv() => break 0,
+            _ = interrupt.recv() => break 0,
+        }
+    };
+    cluster.end().await?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
