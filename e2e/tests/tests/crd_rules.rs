@@ -309,7 +309,16 @@ fn bootstrap_and_pod_template_are_checked() {
             (initdb(json!({ "owner": "pgconvoy_replication" })), "the owner's name is a letter or _"),
             (initdb(json!({ "locale": "--no-sync" })), "initdb.locale is a locale's name"),
             (initdb(json!({ "encoding": "UTF8 -k" })), "initdb.encoding is an encoding's name"),
-            (json!({ "bootstrap": {} }), "bootstrap has either initdb or fromArchive"),
+            (json!({ "bootstrap": {} }), "bootstrap has one of initdb, fromArchive and adopt"),
+            (
+                json!({ "bootstrap": { "initdb": {}, "adopt": { "systemId": "7712" } } }),
+                "bootstrap has one of initdb, fromArchive and adopt",
+            ),
+            (
+                json!({ "bootstrap": { "adopt": { "systemId": "any" } } }),
+                "adopt.systemId is the number that the condition ForeignVolume shows",
+            ),
+            (json!({ "bootstrap": { "adopt": {} } }), "Required value"),
             (json!({ "podTemplate": { "labels": { "pgconvoy.dev/set": "x" } } }), ours),
             (json!({ "podTemplate": { "annotations": { "pgconvoy.dev/epoch": "x" } } }), ours),
             (annotations("pgconvoy.dev/epoch"), ours),
@@ -507,17 +516,27 @@ fn a_request_is_one_deed_that_says_what_it_gives_up_and_stays_as_it_is() {
     let switchover = |to: &str| json!({ "set": "orders", "switchover": { "to": to } });
     let takeover =
         |epoch: i64, loss: bool| json!({ "set": "orders", "takeover": { "epoch": epoch, "acceptLoss": loss } });
-    let one = "a request is one deed: switchover or takeover";
+    let repair = |asked: Value| json!({ "set": "orders", "repair": asked });
+    let one = "a request is one deed: switchover, takeover or repair";
     let member = "switchover.to is a member of the set, like orders-2 of orders";
     let mut both = takeover(7, true);
     merge(&mut both, &json!({ "switchover": {} }));
+    let mut another = repair(json!({}));
+    merge(&mut another, &json!({ "switchover": {} }));
     is_checked(
         &namespace,
         "PgRequest",
-        &[switchover("orders-2"), json!({ "set": "orders", "switchover": {} }), takeover(7, true)],
+        &[
+            switchover("orders-2"),
+            json!({ "set": "orders", "switchover": {} }),
+            takeover(7, true),
+            repair(json!({})),
+            repair(json!({ "acceptLoss": true })),
+        ],
         &[
             (json!({ "set": "orders" }), one),
             (both, one),
+            (another, one),
             (switchover("payments-2"), member),
             (switchover("orders-0"), member),
             (switchover("orders"), member),
