@@ -54,12 +54,37 @@ pub fn fill(kind: &Kind, object: &mut Value) {
         }
         "EndpointSlice" => {
             if let Some(map) = object.as_object_mut() {
-                or(map, "endpoints", Value::Null);
-                or(map, "ports", Value::Null);
+                // The real one knows no difference between none and an empty list.
+                for list in ["endpoints", "ports"] {
+                    if map.get(list).and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                        map.insert(list.to_owned(), Value::Null);
+                    }
+                }
             }
             for port in each(object, "/ports") {
                 or(port, "name", json!(""));
                 or(port, "protocol", json!("TCP"));
+            }
+        }
+        "Event" => {
+            if let Some(map) = object.as_object_mut() {
+                or(map, "source", json!({}));
+            }
+        }
+        "PodDisruptionBudget" => {
+            if let Some(map) = object.as_object_mut() {
+                let none =
+                    json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 });
+                or(map, "status", none);
+            }
+        }
+        "CustomResourceDefinition" => {
+            let list = format!("{}List", object["spec"]["names"]["kind"].as_str().unwrap_or_default());
+            if let Some(spec) = at(object, "/spec") {
+                or(spec, "conversion", json!({ "strategy": "None" }));
+            }
+            if let Some(names) = at(object, "/spec/names") {
+                or(names, "listKind", json!(list));
             }
         }
         "StorageClass" => {
@@ -174,11 +199,14 @@ fn pod(object: &mut Value) {
             }
         }
     }
+    let asks = |c: &Value| ["requests", "limits"].iter().any(|r| c["resources"].get(r).is_some());
+    let list = |at: &str| object.pointer(at).and_then(Value::as_array).is_some_and(|l| l.iter().any(asks));
+    let quality = if list("/spec/containers") || list("/spec/initContainers") { "Burstable" } else { "BestEffort" };
     if let Some(map) = object.as_object_mut() {
         let status = map.entry("status").or_insert_with(|| json!({}));
         if let Some(status) = status.as_object_mut() {
             or(status, "phase", json!("Pending"));
-            or(status, "qosClass", json!("Burstable"));
+            or(status, "qosClass", json!(quality));
         }
     }
 }

@@ -56,7 +56,7 @@ impl Api {
                 "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have \
                  been deleted and then recreated"
             );
-            return Err(Refusal::conflict(kind, name, &why));
+            return Err(Refusal::precondition(kind, name, &why));
         }
         let there = text(&before.object, "/metadata/resourceVersion");
         if let Some(wanted) = options.resource_version.as_ref().filter(|w| *w != there) {
@@ -64,7 +64,7 @@ impl Api {
                 "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
                  ({there}). The object might have been modified"
             );
-            return Err(Refusal::conflict(kind, name, &why));
+            return Err(Refusal::precondition(kind, name, &why));
         }
         let mut object = (*before.object).clone();
         let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
@@ -124,7 +124,18 @@ impl Api {
 
     fn take_away(&mut self, kind: &Kind, namespace: &str, name: &str, revision: u64) -> Result<Done, Refusal> {
         let key = Self::key(kind, namespace, name);
-        let gone = self.store.delete(&key, Expect::Revision(revision), |v, r| with_revision(v.clone(), r));
+        let time = self.surroundings.time(0);
+        let last = |v: &Value, r| {
+            let mut last = with_revision(v.clone(), r);
+            if kind.kind == "Pod" && last["metadata"]["deletionGracePeriodSeconds"] != 0 {
+                last["metadata"]["deletionTimestamp"] = json!(time);
+                last["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+                let generation = last["metadata"]["generation"].as_i64().unwrap_or_default();
+                last["metadata"]["generation"] = json!(generation + 1);
+            }
+            last
+        };
+        let gone = self.store.delete(&key, Expect::Revision(revision), last);
         let gone = gone.map_err(|_| Refusal::stale(kind, name))?;
         if kind.kind == "CustomResourceDefinition" {
             self.undefine(&gone.object);

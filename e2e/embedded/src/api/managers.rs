@@ -71,6 +71,12 @@ impl Manager {
         if !self.writer.subresource.is_empty() {
             entry["subresource"] = json!(self.writer.subresource);
         }
+        if self.writer.subresource == "scale"
+            && let Some(entry) = entry.as_object_mut()
+        {
+            // The real server keeps no time of it.
+            entry.remove("time");
+        }
         entry
     }
 }

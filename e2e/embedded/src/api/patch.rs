@@ -86,12 +86,7 @@ pub(super) fn json(into: &mut Value, operations: &Value) -> Result<(), Refusal> 
     for op in list {
         let text = |name: &str| op[name].as_str().unwrap_or_default();
         let (kind, path) = (text("op"), text("path"));
-        let unable = || Refusal {
-            code: 422,
-            reason: "Invalid",
-            message: format!("the server rejected our request due to an error in our request: {kind} {path:?}"),
-            details: Value::Null,
-        };
+        let unable = Refusal::patch_failed;
         match kind {
             "test" => {
                 if into.pointer(path) != Some(&op["value"]) {

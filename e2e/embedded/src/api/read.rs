@@ -17,8 +17,8 @@ pub struct Page {
     pub items: Vec<Value>,
     /// How to ask for the rest, if there is one.
     pub next: Option<String>,
-    /// How many there are in it.
-    pub remaining: usize,
+    /// How many there are in it, if that is known.
+    pub remaining: Option<usize>,
 }
 
 /// Something that a watch tells.
@@ -81,7 +81,8 @@ impl Api {
             defaults::shown(kind, &mut object);
             object
         };
-        let remaining = rest.len() - shown;
+        // With a selector it would take too long to count.
+        let remaining = selector.is_all().then(|| rest.len() - shown).filter(|r| *r > 0);
         Ok(Page { revision, items: rest[..shown].iter().map(|(_, s)| show(&s.object)).collect(), next, remaining })
     }
 
@@ -112,6 +113,13 @@ impl Api {
                 (true, false) => "DELETED",
             };
             let mut object = (*change.object).clone();
+            // What is no longer meant is shown as it was when it still was.
+            if what == "DELETED"
+                && change.deed != Deed::Deleted
+                && let Some(before) = &change.before
+            {
+                object = super::write::with_revision((**before).clone(), change.revision);
+            }
             defaults::shown(kind, &mut object);
             events.push(WatchEvent { what, object, revision: change.revision });
         }

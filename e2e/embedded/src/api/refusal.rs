@@ -24,7 +24,10 @@ impl Refusal {
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
-        let mut details = json!({ "name": name, "kind": kind.plural });
+        let mut details = json!({ "kind": kind.plural });
+        if !name.is_empty() {
+            details["name"] = json!(name);
+        }
         if !kind.group.is_empty() {
             details["group"] = json!(kind.group);
         }
@@ -79,9 +82,52 @@ impl Refusal {
         Self::invalid(kind, name, &[wrong])
     }
 
+    /// An update of a custom object says nothing of the form that it is based on.
+    pub fn no_revision(kind: &Kind, name: &str) -> Self {
+        let why = "Invalid value: 0: must be specified for an update";
+        let mut r = Self::invalid_field(kind, name, "metadata.resourceVersion", why);
+        r.message = r.message.replacen(&kind.qualified_kind(), &kind.qualified(), 1);
+        r.details["kind"] = json!(kind.plural);
+        r
+    }
+
     /// The request cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message.into())
+    }
+
+    /// The same, as the real server says it of some things by mistake; a client must take it as it is.
+    pub fn internal(message: &str) -> Self {
+        Self::new(500, "", message.to_owned())
+    }
+
+    /// The name in the body is another one than in the path.
+    pub fn other_name(given: &str, name: &str) -> Self {
+        Self::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})"))
+    }
+
+    /// A patch of an object cannot be done.
+    pub fn patch_failed() -> Self {
+        let message = "the server rejected our request due to an error in our request".to_owned();
+        Self { details: json!({}), ..Self::new(422, "Invalid", message) }
+    }
+
+    /// An apply says nothing of who applies.
+    pub fn no_manager() -> Self {
+        let field = "fieldManager";
+        let message = "Required value: is required for apply patch";
+        let cause = json!({ "reason": "FieldValueRequired", "message": message, "field": field });
+        let details = json!({ "group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause] });
+        let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: {field}: {message}");
+        Self { details, ..Self::new(422, "Invalid", message) }
+    }
+
+    /// A deletion meant another object, or another form of it.
+    pub fn precondition(kind: &Kind, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified_kind());
+        let mut r = Self::new(409, "Conflict", message).about(kind, name);
+        r.details["kind"] = json!(kind.kind);
+        r
     }
 
     /// Not in this way.
@@ -103,9 +149,16 @@ impl Refusal {
 
     /// A body of a kind that is not taken.
     pub fn unsupported_media_type(given: &str) -> Self {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types do not include: {given}");
-        Self::new(415, "UnsupportedMediaType", message)
+        tracing::debug!(given, "a body of a type that is not taken");
+        let message = "415: Unsupported Media Type".to_owned();
+        Self { details: json!({}), ..Self::new(415, "UnsupportedMediaType", message) }
+    }
+
+    /// The same of a patch of a custom kind.
+    pub fn unsupported_patch() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        Self::new(415, "UnsupportedMediaType", message.to_owned())
     }
 
     /// What is asked for is forgotten: list anew.
@@ -156,8 +209,11 @@ impl Refusal {
     pub fn to_value(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

@@ -91,7 +91,28 @@ impl Schema {
     pub fn validate(&self, object: &Value) -> Vec<Wrong> {
         let mut wrong = vec![];
         check(&self.0, object, "", &mut wrong);
+        // The real server says so when its rules in CEL cannot be run on what is there.
+        let blocks = |w: &Wrong| {
+            matches!(
+                w.reason,
+                "FieldValueRequired" | "FieldValueTypeInvalid" | "FieldValueTooLong" | "FieldValueTooMany"
+            )
+        };
+        if wrong.iter().any(blocks) && has_rules(&self.0) {
+            let message = "Invalid value: null: some validation rules were not checked because the object was invalid; \
+                           correct the existing errors to complete validation";
+            wrong.push(Wrong { field: "<nil>".into(), reason: "FieldValueInvalid", message: message.into() });
+        }
         wrong
+    }
+}
+
+/// Whether there are rules in CEL somewhere.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
+        Value::Array(list) => list.iter().any(has_rules),
+        _ => false,
     }
 }
 

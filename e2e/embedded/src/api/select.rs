@@ -30,6 +30,11 @@ impl Selector {
         Ok(Self { labels, fields })
     }
 
+    /// Whether every object is meant.
+    pub fn is_all(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
     /// Whether an object is meant.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
@@ -90,7 +95,13 @@ fn label(text: &str) -> Result<(String, Test), Refusal> {
         (text, Test::Exists)
     };
     let key = key.trim();
-    if key.is_empty() || key.contains(char::is_whitespace) { Err(bad()) } else { Ok((key.to_owned(), test)) }
+    let odd = |v: &String| v.contains(|c: char| c.is_whitespace() || c == '=');
+    let values_are_odd = matches!(&test, Test::In(list) | Test::NotIn(list) if list.iter().any(odd));
+    if key.is_empty() || key.contains(char::is_whitespace) || values_are_odd {
+        Err(bad())
+    } else {
+        Ok((key.to_owned(), test))
+    }
 }
 
 fn field(text: &str) -> Result<(String, bool, String), Refusal> {

@@ -85,7 +85,7 @@ fn key(text: &str) -> (String, Option<Value>) {
 }
 
 /// What every object has.
-const METADATA: &str = "apiVersion kind metadata.labels metadata.annotations metadata.ownerReferences=uid \
+const METADATA: &str = "apiVersion kind metadata.labels metadata.annotations metadata.ownerReferences=uid metadata.ownerReferences.*=atomic \
     metadata.finalizers=set metadata.generateName";
 
 /// The parts of a container.

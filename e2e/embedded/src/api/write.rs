@@ -61,7 +61,7 @@ impl Api {
     ) -> Result<Done, Refusal> {
         check_type(kind, &object)?;
         if !text(&object, "/metadata/resourceVersion").is_empty() {
-            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(Refusal::internal("resourceVersion should not be set on objects to be created"));
         }
         defaults::to_store(kind, &mut object);
         let metadata = metadata_of(&mut object)?;
@@ -124,11 +124,14 @@ impl Api {
             return Err(Refusal::exists(kind, &name));
         }
         let warnings = self.normalise(kind, &name, &mut object, options)?;
-        self.admit(kind, &name, &mut object)?;
-        if applied.is_none() {
+        // What admission adds is nobody's.
+        if applied.is_none() && managed(kind) {
             let writer = Self::writer(kind, options, false, "");
-            managers::update(&kind.shape, None, &mut object, &writer, &now);
+            let status = object.as_object_mut().and_then(|o| o.remove("status"));
+            managers::update(&kind.shape, Some(&skeleton(kind)), &mut object, &writer, &now);
+            status.into_iter().for_each(|s| object["status"] = s);
         }
+        self.admit(kind, &name, &mut object)?;
         if options.dry_run {
             defaults::shown(kind, &mut object);
             return Ok(Done { object, created: true, warnings });
@@ -158,7 +161,7 @@ impl Api {
         }
         check_type(kind, &object)?;
         if text(&object, "/metadata/name") != name {
-            return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
+            return Err(Refusal::other_name(text(&object, "/metadata/name"), name));
         }
         let unconditional = text(&object, "/metadata/resourceVersion").is_empty();
         let missing = self.store.get(&Self::key(kind, namespace, name)).is_none();
@@ -167,8 +170,7 @@ impl Api {
         }
         let before = self.there(kind, namespace, name)?.object.clone();
         if kind.custom() && unconditional {
-            let why = "Invalid value: 0: must be specified for an update";
-            return Err(Refusal::invalid_field(kind, name, "metadata.resourceVersion", why));
+            return Err(Refusal::no_revision(kind, name));
         }
         defaults::to_store(kind, &mut object);
         self.finish(kind, name, subresource, &before, object, options, None)
@@ -190,6 +192,9 @@ impl Api {
         if how == PatchKind::Apply {
             return self.apply(kind, namespace, name, subresource, body, options);
         }
+        if how == PatchKind::Strategic && kind.custom() {
+            return Err(Refusal::unsupported_patch());
+        }
         let before = self.there(kind, namespace, name)?.object.clone();
         if subresource == "scale" {
             let mut scale = read::scale_of(kind, &before);
@@ -205,6 +210,7 @@ impl Api {
             metadata.remove("resourceVersion");
         }
         defaults::to_store(kind, &mut object);
+        same_uid(kind, name, subresource, &before, &mut object)?;
         self.finish(kind, name, subresource, &before, object, options, None)
     }
 
@@ -219,16 +225,14 @@ impl Api {
     ) -> Result<Done, Refusal> {
         check_type(kind, config)?;
         if options.manager.is_empty() {
-            return Err(Refusal::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
+            return Err(Refusal::no_manager());
         }
         if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
             return Err(Refusal::bad_request("metadata.managedFields must be nil"));
         }
         let given = text(config, "/metadata/name");
         if !given.is_empty() && given != name {
-            return Err(Refusal::bad_request("the name of the object does not match the name on the URL"));
+            return Err(Refusal::other_name(given, name));
         }
         let now = self.surroundings.time(0);
         let writer = Self::writer(kind, options, true, subresource);
@@ -236,7 +240,7 @@ impl Api {
         defaults::to_store(kind, &mut config);
         let mut warnings = vec![];
         if let Some(schema) = &kind.schema {
-            warnings = unknown(schema.prune(&mut config), options)?;
+            warnings = unknown(kind, schema.prune(&mut config), options)?;
         } else {
             nulls_go(&mut config);
         }
@@ -276,6 +280,7 @@ impl Api {
                     Some(v) => drop(metadata.insert("resourceVersion".to_owned(), v.clone())),
                     None => drop(metadata.remove("resourceVersion")),
                 }
+                same_uid(kind, name, subresource, &before, &mut object)?;
                 let managers = managers::read(&object);
                 self.finish(kind, name, subresource, &before, object, options, Some(managers))?
             }
@@ -348,7 +353,12 @@ impl Api {
         let uid = metadata.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned();
         let own = text(before, "/metadata/uid");
         if !uid.is_empty() && uid != own {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own}");
+            let group = if kind.custom() { format!("{}/", kind.group) } else { String::new() };
+            let place = format!("/registry/{group}{}/{}/{name}", kind.plural, text(before, "/metadata/namespace"));
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+                 failed: UID in precondition: {uid}, UID in object meta: {own}"
+            );
             return Err(Refusal::conflict(kind, name, &why));
         }
         if subresource == "status" {
@@ -386,6 +396,7 @@ impl Api {
         let now = self.surroundings.time(0);
         match applied {
             Some(list) => managers::write(&mut object, list),
+            None if !managed(kind) => {}
             None => {
                 let writer = Self::writer(kind, options, false, subresource);
                 managers::update(&kind.shape, Some(before), &mut object, &writer, &now);
@@ -425,7 +436,7 @@ impl Api {
     ) -> Result<Vec<String>, Refusal> {
         let mut warnings = vec![];
         if let Some(schema) = &kind.schema {
-            warnings = unknown(schema.prune(object), options)?;
+            warnings = unknown(kind, schema.prune(object), options)?;
             schema.default_into(object);
             let wrong = schema.validate(object);
             if !wrong.is_empty() {
@@ -436,7 +447,7 @@ impl Api {
         for reference in object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten() {
             for field in ["uid", "name", "kind", "apiVersion"] {
                 if reference[field].as_str().unwrap_or_default().is_empty() {
-                    let why = "must not be empty";
+                    let why = "Invalid value: \"\": must not be empty";
                     return Err(Refusal::invalid_field(kind, name, &format!("metadata.ownerReferences.{field}"), why));
                 }
             }
@@ -459,6 +470,12 @@ impl Api {
         match kind.kind.as_str() {
             "CustomResourceDefinition" => {
                 self.define(object).map_err(|why| Refusal::bad_request(format!("{name}: {why}")))?;
+            }
+            "Service" if text(object, "/spec/clusterIP") == "None" => {
+                object["spec"]["clusterIPs"] = json!(["None"]);
+                let any = object["spec"].get("selector").is_none();
+                object["spec"]["ipFamilies"] = if any { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
+                object["spec"]["ipFamilyPolicy"] = json!(if any { "RequireDualStack" } else { "SingleStack" });
             }
             "Service" if text(object, "/spec/clusterIP").is_empty() => {
                 let address = format!("10.96.{}.{}", self.next_service / 250, self.next_service % 250 + 1);
@@ -487,13 +504,45 @@ impl Api {
     }
 }
 
+/// A patch cannot make another object of it; but the status of a custom one takes nothing of the metadata that comes with
+/// it, not even a wrong UID.
+fn same_uid(kind: &Kind, name: &str, subresource: &str, before: &Value, object: &mut Value) -> Result<(), Refusal> {
+    let own = &before["metadata"]["uid"];
+    let given = text(object, "/metadata/uid").to_owned();
+    if !given.is_empty() && *own != *given && !(subresource == "status" && kind.custom()) {
+        let why = format!("Invalid value: {given:?}: field is immutable");
+        return Err(Refusal::invalid_field(kind, name, "metadata.uid", &why));
+    }
+    object["metadata"]["uid"] = own.clone();
+    Ok(())
+}
+
+/// Whether it is written down who updates it. The real server does not do it for what is renewed all the time.
+fn managed(kind: &Kind) -> bool {
+    kind.kind != "Lease"
+}
+
+/// What an object has before anybody gave it anything: parts that Kubernetes' own types always have.
+fn skeleton(kind: &Kind) -> Value {
+    let mut nothing = json!({ "metadata": {} });
+    if !kind.custom() {
+        nothing["spec"] = match kind.kind.as_str() {
+            "Pod" => json!({ "containers": [] }),
+            "PersistentVolumeClaim" => json!({ "resources": {} }),
+            "CustomResourceDefinition" => json!({ "names": {} }),
+            _ => json!({}),
+        };
+    }
+    if kind.kind == "Event" {
+        nothing["source"] = json!({});
+    }
+    nothing
+}
+
 fn change(kind: &Kind, how: PatchKind, object: &mut Value, body: &Value) -> Result<(), Refusal> {
     match how {
         PatchKind::Merge => patch::merge(object, body),
         PatchKind::Json => patch::json(object, body)?,
-        PatchKind::Strategic if kind.custom() => {
-            return Err(Refusal::unsupported_media_type("application/strategic-merge-patch+json"));
-        }
         PatchKind::Strategic => patch::strategic(&kind.shape, object, body),
         PatchKind::Apply => return Err(Refusal::bad_request("an apply is no patch of the scale subresource")),
     }
@@ -501,11 +550,15 @@ fn change(kind: &Kind, how: PatchKind, object: &mut Value, body: &Value) -> Resu
 }
 
 /// What to say of fields that are not in the schema.
-fn unknown(pruned: Vec<String>, options: &WriteOptions) -> Result<Vec<String>, Refusal> {
+fn unknown(kind: &Kind, pruned: Vec<String>, options: &WriteOptions) -> Result<Vec<String>, Refusal> {
     let sentences: Vec<String> = pruned.into_iter().map(|f| format!("unknown field {f:?}")).collect();
     match options.field_validation.as_str() {
         "Strict" if !sentences.is_empty() => {
-            Err(Refusal::bad_request(format!("strict decoding error: {}", sentences.join(", "))))
+            let (name, version) = (&kind.kind, &kind.version);
+            Err(Refusal::bad_request(format!(
+                "{name} in version {version:?} cannot be handled as a {name}: strict decoding error: {}",
+                sentences.join(", ")
+            )))
         }
         "Ignore" => Ok(vec![]),
         _ => Ok(sentences),

@@ -140,7 +140,8 @@ fn objects(server: &Server, asked: &Asked, at: &Objects) -> Result<Answer, Refus
     };
     if !known {
         let what = format!("{} {}/{}", asked.method, at.plural, at.subresource);
-        return Err(if kind.custom() { Refusal::no_path() } else { Refusal::not_implemented(&what) });
+        let name = at.name.clone().unwrap_or_default();
+        return Err(if kind.custom() { Refusal::not_found(&kind, &name) } else { Refusal::not_implemented(&what) });
     }
     let namespace = at.namespace.clone().unwrap_or_default();
     let form = Form::of(&asked.accept);
@@ -189,7 +190,7 @@ fn objects(server: &Server, asked: &Asked, at: &Objects) -> Result<Answer, Refus
             let (options, selector) = (delete_options(asked)?, watch::selector_of(&asked.query)?);
             let items = server.with(|a| a.delete_collection(&kind, &namespace, &selector, &options))?;
             let revision = server.with(|a| a.revision());
-            let page = crate::api::Page { revision, items, next: None, remaining: 0 };
+            let page = crate::api::Page { revision, items, next: None, remaining: None };
             Ok(Answer::ok(watch::list(&kind, &page, Form::Whole)))
         }
         _ => Err(Refusal::method_not_allowed()),

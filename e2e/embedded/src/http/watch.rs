@@ -86,7 +86,13 @@ impl Watch {
             }
             page.revision
         } else {
-            asked.map_err(|_| Refusal::bad_request(format!("Invalid value: {:?}: resourceVersion", self.revision)))?
+            asked.map_err(|_| {
+                let why = "strconv.ParseUint: parsing";
+                let given = &self.revision;
+                Refusal::internal(&format!(
+                    "resourceVersion: Invalid value: {given:?}: {why} {given:?}: invalid syntax"
+                ))
+            })?
         };
         let end = Instant::now() + self.limit;
         let running = Running {
@@ -193,7 +199,11 @@ pub(super) fn list(kind: &Kind, page: &crate::api::Page, form: Form) -> Value {
     let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
     if let Some(next) = &page.next {
         metadata["continue"] = json!(next);
-        metadata["remainingItemCount"] = json!(page.remaining);
+        if let Some(remaining) = page.remaining {
+            metadata["remainingItemCount"] = json!(remaining);
+        }
+    } else if kind.custom() && form == Form::Whole {
+        metadata["continue"] = json!("");
     }
     match form {
         Form::Table => table::table(kind, &page.items, &metadata, crate::clock::age),
