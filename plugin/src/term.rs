@@ -6,7 +6,7 @@ use crate::objects::{self, Objects};
 use crate::problem::Problem;
 use crate::words::{clean, columns};
 use pgconvoy_crds::MemberState;
-use pgconvoy_terms::{Rule, Term};
+use pgconvoy_terms::{MemberName, Rule, Term};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -50,7 +50,9 @@ fn tell(set: &str, objects: &Objects) -> Vec<String> {
         (Some(term), None) => vec![format!("PgTerm {set} is at number {}", term.spec.epoch.number)],
     };
     let mut rows = vec![["NAME", "EPOCH", "STATE", "DATA"].map(str::to_owned).to_vec()];
-    for state in states(objects) {
+    let mut states: Vec<_> = states(objects).collect();
+    states.sort_by_key(|s| s.name.parse::<MemberName>().ok());
+    for state in states {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         rows.push(vec![
             state.name.clone(),

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// What to do about a PgTerm that holds nonsense; its name follows.
+const UNREADABLE: &str = "Delete it (what runs goes on), and type: kubectl pgconvoy term repair";
+
 /// The set's PgTerm. Clones share what they know.
 #[derive(Clone)]
 pub struct TermClient {
@@ -126,14 +129,14 @@ impl TermClient {
             .clone()
             .ok_or_else(|| format!("PgTerm {name} came without a resourceVersion; it is not obeyed"))?;
         let spec =
-            spec.map_err(|e| format!("PgTerm {name} cannot be read ({e}); nobody obeys it. Put it back as it was"))?;
+            spec.map_err(|e| format!("PgTerm {name} cannot be read ({e}); nobody obeys it. {UNREADABLE} {name}"))?;
         if spec.set_uid != self.set_uid {
             return Err(format!(
                 "PgTerm {name} belongs to a PgReplicaSet with UID {:?}, not to this one ({}); it is not obeyed",
                 spec.set_uid, self.set_uid
             ));
         }
-        let term = spec.read().map_err(|e| format!("PgTerm {name}: {e}; nobody obeys it. Put it back as it was"))?;
+        let term = spec.read().map_err(|e| format!("PgTerm {name}: {e}; nobody obeys it. {UNREADABLE} {name}"))?;
         Ok(Register { version, term, remade: spec.remade })
     }
 
@@ -180,8 +183,8 @@ impl Watching<DynamicObject> for Watch {
                     About::Set,
                     "TermMissing",
                     &format!(
-                        "PgTerm {name} does not exist; no leader can be elected until it is back; put it \
-                         back as it was, from a backup or from the record on a member's volume"
+                        "PgTerm {name} does not exist: what runs goes on, and no other leader can be elected. The operator makes \
+                         an empty one; then type: kubectl pgconvoy term repair {name}"
                     ),
                 );
             }

@@ -23,6 +23,9 @@ pub(super) fn waiting(objects: &Objects, seen: &TermSeen) -> Vec<String> {
     }
     match seen {
         TermSeen::Absent if status.observed_generation.is_some() => said.push("its PgTerm to be made".to_owned()),
+        TermSeen::NoneYet if status.epoch.is_some_and(|e| e > 0) => {
+            said.push(format!("a person: kubectl pgconvoy term repair {}", objects.set.name_any()));
+        }
         TermSeen::NoneYet => said.push("a first member to open epoch 1".to_owned()),
         TermSeen::Term(term) => said.extend(of_term(objects, &status.roster, term)),
         TermSeen::Absent | TermSeen::Unusable(_) => {}

@@ -376,6 +376,9 @@ impl<'a> Planner<'a> {
 
     /// The role label, for people.
     fn roles(&mut self) {
+        if lost_in(&self.plan).is_some() {
+            return;
+        }
         let rule = &self.plan.rule;
         for (name, pod) in self.observed.pods() {
             let Ok(member) = name.parse::<MemberName>() else { continue };
@@ -413,15 +416,24 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// The epoch that the set was in when its term was lost, if it was: what runs goes on in it.
+pub fn lost_in(plan: &Plan) -> Option<i64> {
+    plan.problems.iter().find_map(|p| match p {
+        Problem::TermLost { epoch, .. } => Some(*epoch),
+        _ => None,
+    })
+}
+
 /// The members of the roster whose present pod is attached in the epoch in force.
 pub fn attached<'a>(observed: &'a Observed, plan: &'a Plan) -> impl Iterator<Item = &'a MemberName> {
-    plan.roster.iter().filter(|member| {
+    let epoch = lost_in(plan).unwrap_or(plan.rule.epoch);
+    plan.roster.iter().filter(move |member| {
         let name = member.to_string();
         let pod = observed.pod(&name);
         observed.status.member_states.iter().any(|s| {
             s.name == name
                 && s.state == Some(MemberPhase::Attached)
-                && s.epoch == Some(plan.rule.epoch)
+                && s.epoch == Some(epoch)
                 && s.pod_uid.as_ref() == pod.map(|p| &p.meta.uid)
         })
     })

@@ -29,7 +29,11 @@ pub fn status(set: &Validated, observed: &Observed, plan: &Plan, now: Timestamp)
     let view = View::new(set, observed, plan);
     let rule = &plan.rule;
     let verdicts = view.verdicts();
-    let leader = rule.leader.as_ref().filter(|_| rule.active).map(ToString::to_string);
+    let mut leader = rule.leader.as_ref().filter(|_| rule.active).map(ToString::to_string);
+    if plan::lost_in(plan).is_some() {
+        // Whoever leads goes on; nobody else can.
+        leader.clone_from(&before.leader);
+    }
     let leader_state = before.member_states.iter().find(|s| Some(&s.name) == leader.as_ref());
     // A PgTerm that is lost or cannot be read does not make the set forget its epoch.
     let epoch = Some(rule.epoch).filter(|e| *e > 0).or(before.epoch);

@@ -203,6 +203,13 @@ fn a_lost_term_is_made_anew_so_that_nobody_begins_beside_data() {
     let (status, reason, message) = world.condition("Stalled");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "TermLost"));
     assert!(message.contains("kubectl pgconvoy term repair orders"), "{message}");
+    let status = world.set.status.clone().unwrap();
+    assert_eq!(
+        (status.leader.as_deref(), status.ready.as_deref()),
+        (Some("orders-1"), Some("3/3")),
+        "what runs goes on"
+    );
+    assert!(world.body(Kind::Pod, "orders-1")["metadata"]["labels"]["pgconvoy.dev/role"] == "leader");
     assert_eq!(world.set.status.clone().unwrap().epoch, Some(1), "and the set does not forget its epoch");
 }
 
