@@ -11,6 +11,7 @@ pub mod managers;
 mod patch;
 mod read;
 pub mod refusal;
+mod rules;
 pub mod schema;
 pub mod select;
 pub mod shape;

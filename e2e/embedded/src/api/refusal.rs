@@ -130,6 +130,20 @@ impl Refusal {
         r
     }
 
+    /// As a server answers that has troubles of its own.
+    pub fn on_purpose(code: u16) -> Self {
+        let reason = match code {
+            409 => "Conflict",
+            410 => "Expired",
+            429 => "TooManyRequests",
+            500 => "InternalError",
+            503 => "ServiceUnavailable",
+            504 => "Timeout",
+            _ => "",
+        };
+        Self::new(code, reason, "refused on purpose".to_owned())
+    }
+
     /// Not in this way.
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource".to_owned();

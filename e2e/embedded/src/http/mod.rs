@@ -1,12 +1,14 @@
 //! The API server's sockets: TLS, tokens, paths, watches.
 
 mod answer;
+mod faults;
 mod logs;
 mod path;
 mod request;
 mod tls;
 mod watch;
 
+pub use faults::{Fault, Rule};
 pub use tls::{Authority, Identity};
 
 use crate::api::Api;
@@ -15,12 +17,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
+
+/// The connection is to break.
+#[derive(Debug)]
+struct Broken;
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("broken on purpose")
+    }
+}
+
+impl std::error::Error for Broken {}
 
 /// The API server, as everything that runs with it sees it.
 #[derive(Clone)]
@@ -36,13 +49,18 @@ struct Shared {
     tokens: Mutex<HashMap<String, String>>,
     /// Where the logs of containers are.
     logs: PathBuf,
+    /// What goes wrong on purpose.
+    faults: Mutex<Vec<Rule>>,
+    /// Counts how often all watches were broken off.
+    cut: channel::Sender<u64>,
 }
 
 impl Server {
     /// A server of these objects. `logs`: the directory of containers' logs.
     pub fn new(api: Api, logs: PathBuf) -> Self {
         let revision = channel::channel(api.revision()).0;
-        let shared = Shared { api: Mutex::new(api), revision, tokens: Mutex::default(), logs };
+        let (faults, cut) = (Mutex::default(), channel::channel(0).0);
+        let shared = Shared { api: Mutex::new(api), revision, tokens: Mutex::default(), logs, faults, cut };
         Self { shared: Arc::new(shared) }
     }
 
@@ -89,7 +107,8 @@ impl Server {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let service = service_fn(move |request| {
                     let server = server.clone();
-                    async move { Ok::<_, Infallible>(request::handle(&server, request).await.into_response()) }
+                    // Without an answer the connection breaks.
+                    async move { request::handle(&server, request).await.map(|a| a.into_response()).ok_or(Broken) }
                 });
                 let connection =
                     http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);

@@ -1,5 +1,6 @@
 //! From a request to its answer.
 
+use super::Fault;
 use super::Server;
 use super::answer::Answer;
 use super::path::{self, Objects, Path};
@@ -67,16 +68,24 @@ impl Asked {
     }
 }
 
-/// Answers.
-pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Answer {
+/// Answers; nothing when the connection is to break.
+pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Option<Answer> {
     let (parts, body) = request.into_parts();
     let header =
         |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let authorization = header(header::AUTHORIZATION);
     let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
-    let Some(user) = server.user(token) else { return Refusal::unauthorized().into() };
+    let Some(user) = server.user(token) else { return Some(Refusal::unauthorized().into()) };
+    let own = parts.uri.path().starts_with("/embedded/");
+    let fault = if own { None } else { server.strike(&user, parts.method.as_str(), parts.uri.path()) };
+    match fault {
+        Some(Fault::Lose) => return None,
+        Some(Fault::Refuse(code)) => return Some(Refusal::on_purpose(code).into()),
+        Some(Fault::Delay(milliseconds)) => super::faults::wait(milliseconds).await,
+        Some(Fault::LoseAnswer) | None => {}
+    }
     let Ok(body) = Limited::new(body, LARGEST).collect().await else {
-        return Refusal::bad_request("the body is too large, or broke off").into();
+        return Some(Refusal::bad_request("the body is too large, or broke off").into());
     };
     let asked = Asked {
         method: parts.method.clone(),
@@ -87,6 +96,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Answe
         body: body.to_bytes(),
     };
     let answer = match path::parse(parts.uri.path()) {
+        Path::Other(steps) if own => knobs(server, &asked, &user, &steps),
         Path::Other(steps) => about(server, &asked, &steps),
         Path::Objects(at) => objects(server, &asked, &at),
     };
@@ -98,7 +108,30 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Answe
             tracing::debug!(user, method = %asked.method, uri = %parts.uri, code, "{}", body["message"]);
         }
     }
-    answer
+    (fault != Some(Fault::LoseAnswer)).then_some(answer)
+}
+
+/// What is no Kubernetes: `PUT /embedded/faults`, `POST /embedded/cut-watches`, `POST /embedded/forget`, for people and
+/// tests.
+fn knobs(server: &Server, asked: &Asked, user: &str, steps: &[String]) -> Result<Answer, Refusal> {
+    if user != "admin" {
+        return Err(Refusal::unauthorized());
+    }
+    match (asked.method.as_str(), steps.get(1).map(String::as_str)) {
+        ("GET", Some("faults")) => {}
+        ("PUT", Some("faults")) => {
+            let rules = serde_json::from_slice(&asked.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+            server.set_faults(rules);
+        }
+        ("POST", Some("cut-watches")) => server.cut_watches(),
+        // Watches are told 410 and list anew.
+        ("POST", Some("forget")) => {
+            server.with(crate::api::Api::compact);
+            server.cut_watches();
+        }
+        _ => return Err(Refusal::no_path()),
+    }
+    Ok(Answer::ok(json!(server.faults())))
 }
 
 /// Everything that is not about objects.

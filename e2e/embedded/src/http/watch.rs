@@ -60,6 +60,7 @@ struct Running {
     server: Server,
     watch: Watch,
     changes: Receiver<u64>,
+    cut: Receiver<u64>,
     revision: u64,
     lines: VecDeque<Bytes>,
     /// The last thing was said.
@@ -72,6 +73,7 @@ impl Watch {
     /// Begins to watch.
     pub(super) fn start(self, server: &Server) -> Result<Answer, Refusal> {
         let changes = server.changes();
+        let cut = server.shared.cut.subscribe();
         let mut lines = VecDeque::new();
         let any = matches!(self.revision.as_str(), "" | "0");
         let asked = self.revision.parse::<u64>();
@@ -99,6 +101,7 @@ impl Watch {
             server: server.clone(),
             watch: self,
             changes,
+            cut,
             revision,
             lines,
             over: false,
@@ -172,6 +175,7 @@ impl Running {
             let bookmark = self.quiet + BOOKMARK;
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() { return None },
+                _ = self.cut.changed() => return None,
                 () = tokio::time::sleep_until(self.end) => {
                     self.over = true;
                     // The last bookmark lets the client go on from here.

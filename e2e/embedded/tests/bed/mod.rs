@@ -55,6 +55,10 @@ impl Bed {
             return None;
         }
         PROGRAMS.call_once(|| {
+            // Whoever has just done it need not wait for another cargo.
+            if std::env::var_os("PGCONVOY_BUILT").is_some() {
+                return;
+            }
             let packages = ["-ppgconvoy-operator", "-ppgconvoy-agent", "-ppgconvoy-supervisor"];
             let target = Path::new(PROGRAM).ancestors().nth(2).unwrap();
             let cargo = Command::new(env!("CARGO"))
