@@ -77,7 +77,8 @@ pub(crate) fn spawn(
     let (role, roles) = watch::channel(Role::default());
     let keeper = Keeper { me: me.clone(), events: events.clone(), client: client.clone() };
     let keeping = keeper.run(open.clone(), roles.clone());
-    let taker = Taker { me: me.clone(), driver: driver.clone(), events: events.clone(), client };
+    let taker =
+        Taker { me: me.clone(), driver: driver.clone(), events: events.clone(), client, settings: settings.clone() };
     let taking = taker.run(open, roles.clone());
     let (said_in, said) = watch::channel(None);
     let (busy_in, busy) = watch::channel(false);

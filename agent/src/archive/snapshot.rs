@@ -7,7 +7,7 @@ use crate::{
     clock,
     coordination::{About, ApiError, Events, SnapshotClient, Snapshots},
     postgres::{self, DriverHandle},
-    settings::Identity,
+    settings::{Identity, PostgresSettings},
 };
 use pgconvoy_archive::{
     layout::EpochDir,
@@ -35,11 +35,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two tries to write the end of one.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What this member may do about a snapshot now. Pure.
-fn turn(role: &Role, waited: Duration) -> Option<(&Epoch, SystemId, Option<&MemberName>)> {
+/// What this member may do about a snapshot now. Pure. `alone`: there are no followers to wait for.
+fn turn(role: &Role, waited: Duration, alone: bool) -> Option<(&Epoch, SystemId, Option<&MemberName>)> {
     match role {
         Role::Follows { leader, epoch, system } => Some((epoch, *system, Some(leader))),
-        Role::Leads { system, reigns } if waited >= FOLLOWERS_FIRST => Some((&reigns.first()?.epoch, *system, None)),
+        Role::Leads { system, reigns } if alone || waited >= FOLLOWERS_FIRST => {
+            Some((&reigns.first()?.epoch, *system, None))
+        }
         _ => None,
     }
 }
@@ -66,6 +68,7 @@ pub(super) struct Taker {
     pub(super) driver: DriverHandle,
     pub(super) events: Events,
     pub(super) client: SnapshotClient,
+    pub(super) settings: watch::Receiver<PostgresSettings>,
 }
 
 impl Taker {
@@ -100,7 +103,8 @@ impl Taker {
             }
             let waited = since.as_ref().map_or(Duration::ZERO, |(_, at)| at.elapsed());
             let role = roles.borrow_and_update().clone();
-            if let Some((epoch, system, leader)) = turn(&role, waited) {
+            let alone = self.settings.borrow().roster.as_slice() == std::slice::from_ref(&self.me.member);
+            if let Some((epoch, system, leader)) = turn(&role, waited, alone) {
                 known.insert(name.clone());
                 self.claim_and_take(&name, epoch, system, leader).await;
                 since = None;
@@ -222,12 +226,13 @@ mod tests {
         let epoch = Epoch { number: 2, id: ChangeId::from_random(2) };
         let leader = MemberName::new("a", 1);
         let follows = Role::Follows { leader: leader.clone(), epoch: epoch.clone(), system: SystemId(7) };
-        assert_eq!(turn(&follows, Duration::ZERO), Some((&epoch, SystemId(7), Some(&leader))));
+        assert_eq!(turn(&follows, Duration::ZERO, false), Some((&epoch, SystemId(7), Some(&leader))));
         let id = pgconvoy_terms::MemberId { name: leader, incarnation: pgconvoy_terms::Incarnation::from_random(1) };
         let reign = super::super::role::Reign { epoch: epoch.clone(), leader: id, parent: None };
         let leads = Role::Leads { system: SystemId(7), reigns: vec![reign] };
-        assert_eq!(turn(&leads, Duration::ZERO), None);
-        assert_eq!(turn(&leads, FOLLOWERS_FIRST), Some((&epoch, SystemId(7), None)));
-        assert_eq!(turn(&Role::Stops, FOLLOWERS_FIRST), None);
+        assert_eq!(turn(&leads, Duration::ZERO, false), None);
+        assert_eq!(turn(&leads, FOLLOWERS_FIRST, false), Some((&epoch, SystemId(7), None)));
+        assert_eq!(turn(&leads, Duration::ZERO, true), Some((&epoch, SystemId(7), None)), "nobody else could");
+        assert_eq!(turn(&Role::Stops, FOLLOWERS_FIRST, true), None);
     }
 }

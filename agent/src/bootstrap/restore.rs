@@ -132,8 +132,18 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
         }
     };
     postgres.disk.run("giving the data a log of its own", FILES, begin_anew).await?;
-    let args: [OsString; 2] = ["-D".into(), paths.pgdata.into()];
-    postgres.programs.output("pg_resetwal", args, RENEW).await.map(drop)
+    let args: [OsString; 2] = ["-D".into(), paths.pgdata.clone().into()];
+    postgres.programs.output("pg_resetwal", args, RENEW).await?;
+    // pg_resetwal leaves a log of wal_level = minimal, which PostgreSQL refuses to start from as a standby; and that is how a
+    // member starts that could not lead at once. A start and a stop write down another level, as initdb's own do.
+    let mut args: Vec<OsString> = vec!["--single".into(), "-D".into(), paths.pgdata.into()];
+    let mut quiet = settings(&exchange, TimelineId(1), None);
+    quiet.push(("wal_level", "replica".to_owned()));
+    for (name, value) in quiet {
+        args.extend(["-c".into(), format!("{name}={value}").into()]);
+    }
+    args.push("postgres".into());
+    postgres.programs.output("postgres", args, RENEW).await.map(drop)
 }
 
 /// A task that ends when nobody waits for it any more.

@@ -46,12 +46,11 @@ fn what_is_missing_is_named() {
 #[test]
 fn retention_goes_to_the_agents_and_makes_the_kubelets_look() {
     let world = World::new(3);
-    let gathered = |spec: &PgArchiveSpec, used| {
-        match gather(&world.valid(), "s3", spec, used, &secrets(&["id", "secret"], "1")) {
+    let gathered =
+        |spec: &PgArchiveSpec, used| match gather(&world.valid(), "s3", spec, used, &secrets(&["id", "secret"], "1")) {
             ArchiveSeen::There(files) => files,
             other => panic!("{other:?}"),
-        }
-    };
+        };
     let mut asking = spec();
     let without = gathered(&asking, Use::Own);
     assert!(!without.files.contains_key("retention.json"));
