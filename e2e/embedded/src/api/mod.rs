@@ -1,6 +1,7 @@
 //! The API server without its sockets: kinds, objects, and what may be done with them. It reads no clock and no random
 //! numbers but through its [`Surroundings`], so that a simulator can run it.
 
+mod applying;
 pub mod defaults;
 mod delete;
 pub mod discovery;
@@ -8,6 +9,7 @@ pub mod fields;
 mod garbage;
 pub mod kinds;
 pub mod managers;
+mod merge;
 mod patch;
 mod read;
 pub mod refusal;
