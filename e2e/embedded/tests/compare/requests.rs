@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Compact,
     /// Let controllers do their work.
     Settle,
+    /// Ask until it is gone: Kubernetes' controllers come to know a new kind within half a minute.
+    Gone,
 }
 
 const JSON: &str = "application/json";
@@ -517,9 +519,9 @@ fn deletions(l: &mut List) {
     l.send("delete the owner", "DELETE", &format!("{SETS}/s"), JSON, json!({ "propagationPolicy": "Background" }));
     l.special("collect", Kind::Settle, "");
     for name in ["owned", "orphan"] {
-        l.get(&format!("{name} is gone"), &at(name));
+        l.special(&format!("{name} is gone"), Kind::Gone, &at(name));
     }
-    l.get("the claim is gone", &format!("{CORE}/persistentvolumeclaims/p"));
+    l.special("the claim is gone", Kind::Gone, &format!("{CORE}/persistentvolumeclaims/p"));
     l.send(
         "delete a collection",
         "DELETE",

@@ -190,6 +190,16 @@ impl Side {
                 std::thread::sleep(Duration::from_secs(3));
                 Answer { code: 200, body: Value::Null }
             }
+            Kind::Gone => {
+                let begun = Instant::now();
+                loop {
+                    let answer = self.send("GET", &path, "", "");
+                    if answer.code == 404 || begun.elapsed() > Duration::from_secs(90) {
+                        break answer;
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
             Kind::Watch(lines) => self.watch(&path, lines),
             Kind::Send(content) => self.send(request.method, &path, content, &body),
         };
