@@ -217,8 +217,9 @@ impl World {
         let spec = self.spec.clone();
         self.send(member, 10, Mail::Event(Event::Spec(spec)));
         self.send(member, 50, Mail::Register(false));
-        let wish = self.wish();
-        self.send(member, 60, Mail::Event(Event::Repair(wish)));
+        if let Some(wish) = self.wish() {
+            self.send(member, 60, Mail::Event(Event::Repair(Some(wish))));
+        }
         self.send(member, 1, Mail::Event(Event::Tick));
         let local = self.members[member].postgres.local();
         self.send(member, 20, Mail::Event(Event::Local(local)));
@@ -286,11 +287,15 @@ impl World {
         let m = self.members.get_mut(member).unwrap();
         let Some(core) = m.core.as_mut() else { return };
         let output = core.step(now, event);
+        let false_alarm = core.trouble().cloned().filter(|_| !self.person.was_needed());
         m.postgres.want(&output.want, output.permission, self.now);
         let (effects, done) = (output.effects.clone(), output.done);
         m.output = Some(output);
         for effect in effects {
             self.carry_out(member, effect);
+        }
+        if let Some(trouble) = false_alarm {
+            self.fail(&format!("{member} says of a register that nobody touched: {}", trouble.message));
         }
         if done {
             self.ended(member);

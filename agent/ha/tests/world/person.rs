@@ -97,7 +97,8 @@ impl World {
     }
 
     pub(super) fn draw_register_fault(&mut self) {
-        if !self.rng.chance(self.faults.lose_register * 10.0 / 60_000.0) || self.earlier.is_empty() {
+        let rate = self.faults.lose_register * 10.0 / 60_000.0;
+        if rate == 0.0 || !self.rng.chance(rate) || self.earlier.is_empty() {
             return;
         }
         if self.rng.chance(0.3) {
