@@ -272,7 +272,12 @@ fn a_leader_hands_over() {
         world.run(30_000);
         world.check_recovered();
         let leader = world.stop_leaders_pod();
-        world.run(3_000);
+        let process = world.generation(&leader);
+        world.run(1_500);
+        // Whoever is still led there is refused, at once.
+        assert_eq!((world.epoch(), world.generation(&leader)), (3, process), "seed {seed}: {leader} left too early");
+        world.run(2_500);
+        assert_ne!(world.generation(&leader), process, "seed {seed}: {leader} does not end");
         assert_eq!(world.epoch(), 3, "seed {seed}");
         assert_ne!(world.leader(), Some(leader.ordinal()), "seed {seed}");
         let gap = world.longest_gap();

@@ -54,13 +54,19 @@ impl Outside {
     }
 }
 
-/// Writes one row after the other, each on a connection of its own, and keeps what was acknowledged and what was not.
+/// Writes one row after the other, each on a connection of its own, and keeps what was acknowledged and what was not. It has a
+/// time-out of its own: a frozen server's kernel still confirms what it receives, so neither TCP nor `statement_timeout` would ever
+/// end a statement that was under way when the freeze came.
 const WRITER: &str = r#"
 n=0
 while [ ! -e /tmp/stop ]; do
   n=$((n + 1))
-  if psql "$URI" -Xqc "set statement_timeout = '10s'" -c "insert into writes values ($n)" 2>> /tmp/errors
-  then echo $n >> /tmp/acknowledged; else echo $n >> /tmp/failed; fi
+  timeout 12 psql "$URI" -Xqc "set statement_timeout = '10s'" -c "insert into writes values ($n)" 2>> /tmp/errors
+  case $? in
+    0) echo $n >> /tmp/acknowledged ;;
+    124) echo $n >> /tmp/failed; echo "no answer within 12 s: given up" >> /tmp/errors ;;
+    *) echo $n >> /tmp/failed ;;
+  esac
   sleep 0.05
 done
 touch /tmp/stopped
@@ -208,10 +214,16 @@ impl<'a> Client<'a> {
         let lost = lost.parse().with_context(|| format!("no count: {lost}"))?;
         let tally = Tally { acknowledged: self.written()?, failed: self.lines("failed")?, lost };
         if tally.failed > 0 {
-            let errors = self.shell("sort /tmp/errors | uniq -c | sort -rn | head -n 20", &[], "")?;
-            println!("writes failed with:\n{}", errors.stdout);
+            println!("writes failed with:\n{}", self.errors());
         }
         Ok(tally)
+    }
+
+    /// What failed writes said, the most frequent first.
+    #[must_use]
+    pub fn errors(&self) -> String {
+        self.shell("sort /tmp/errors | uniq -c | sort -rn | head -n 20", &[], "")
+            .map_or_else(|error| format!("{error:#}"), |said| said.stdout)
     }
 
     /// Since when the PostgreSQL of a member runs.

@@ -17,7 +17,8 @@ fn outage(set: &Set<'_>, client: &Client<'_>, epoch: i64) -> f64 {
     let begin = Instant::now();
     eventually("a later epoch", OUTAGE, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     let before = client.written().unwrap();
-    eventually("writes in it", OUTAGE, || Ok((client.written()? > before).then_some(()))).unwrap();
+    eventually("writes in it", OUTAGE, || Ok((client.written()? > before).then_some(())))
+        .unwrap_or_else(|error| panic!("{error:#}; writes failed with:\n{}", client.errors()));
     begin.elapsed().as_secs_f64()
 }
 

@@ -14,6 +14,9 @@ const CHECKPOINTS: u64 = 20_000;
 /// How long after the stop the others may take to be led by another, in milliseconds. A pod then ends; a member that
 /// should only have handed over takes part again, and may lead again.
 const OTHERS: u64 = 8_000;
+/// How long a pod that is to stop outlives its part in the set, in milliseconds: proxies take up a second later where its Services
+/// lead now. Until they do, whoever is led here is refused at once; an address that is gone would let them wait for their time-out.
+const LINGER: u64 = 2_000;
 
 /// Where a member is on its way out of office.
 #[derive(Debug, Default)]
@@ -112,7 +115,9 @@ impl Core {
         match &term.leader {
             // Its place is taken; who answers the new leader's Confirm must be there until it is active.
             Some(leader) if !self.is_me(leader) => {
-                if term.phase == Phase::Active || !self.hand_over.stopping {
+                let active = self.activated.as_ref().map_or(down, |(_, at)| down.max(*at));
+                let lingered = term.phase == Phase::Active && self.now.since(active) >= LINGER;
+                if lingered || !self.hand_over.stopping {
                     self.left();
                 }
             }

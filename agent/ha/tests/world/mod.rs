@@ -645,6 +645,11 @@ impl World {
         leader.name
     }
 
+    /// Which process of this member's agent it is.
+    pub(crate) fn generation(&self, who: &MemberName) -> u64 {
+        self.members[who].generation
+    }
+
     /// Asks the leader to hand over, and says who leads.
     pub(crate) fn switch(&mut self, to: Option<u32>) {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
