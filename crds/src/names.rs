@@ -8,6 +8,10 @@ pub const LABEL_SET: &str = "pgconvoy.dev/set";
 pub const LABEL_MEMBER: &str = "pgconvoy.dev/member";
 /// Label on pods, for people only (nothing decides by it): `leader` or `follower`. Written by the operator.
 pub const LABEL_ROLE: &str = "pgconvoy.dev/role";
+/// Label on pods that bring an image to a node before anybody needs it: the set's name. They are no members.
+pub const LABEL_PULLS_FOR: &str = "pgconvoy.dev/pulls-for";
+/// Annotation on pods whose agent was replaced in place: the container that ran before.
+pub const ANNOTATION_AGENT_BEFORE: &str = "pgconvoy.dev/agent-before";
 /// Annotation on the EndpointSlices: the epoch (`<number>.<id>`) whose leader wrote them.
 pub const ANNOTATION_EPOCH: &str = "pgconvoy.dev/epoch";
 /// Annotation on pods: a fingerprint of the archive Secret. That it changes makes the kubelet look at the Secret at once.
@@ -25,6 +29,11 @@ pub fn data_claim(member: &MemberName) -> String {
 /// The member's Secret with its keys and certificates (keys: [`crate::pod::tls`]).
 pub fn member_tls(member: &MemberName) -> String {
     format!("{member}-tls")
+}
+
+/// The pod that brings the next agent's image to this member's node.
+pub fn puller(member: &MemberName) -> String {
+    format!("{member}-pull")
 }
 
 /// The Secret with the set's certificate authority (`ca.crt`, `ca.key`); mounted nowhere.

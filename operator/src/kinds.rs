@@ -38,11 +38,13 @@ pub enum Kind {
     Claim,
     /// A member.
     Pod,
+    /// A pod that brings an image to a node.
+    Puller,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Term,
         Kind::Lease,
         Kind::ServiceAccount,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::Budget,
         Kind::Claim,
         Kind::Pod,
+        Kind::Puller,
     ];
 
     /// What the API server calls it.
@@ -71,7 +74,7 @@ impl Kind {
             Kind::EndpointSlice => ApiResource::erase::<EndpointSlice>(&()),
             Kind::Budget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Kind::Claim => ApiResource::erase::<PersistentVolumeClaim>(&()),
-            Kind::Pod => ApiResource::erase::<Pod>(&()),
+            Kind::Pod | Kind::Puller => ApiResource::erase::<Pod>(&()),
         }
     }
 
@@ -89,7 +92,7 @@ impl Kind {
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Budget => "PodDisruptionBudget",
             Kind::Claim => "PersistentVolumeClaim",
-            Kind::Pod => "Pod",
+            Kind::Pod | Kind::Puller => "Pod",
         }
     }
 }

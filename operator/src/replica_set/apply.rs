@@ -12,8 +12,8 @@ use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
 };
 use kube::runtime::events::Event;
-use pgconvoy_crds::names::{MANAGER_AGENT_PREFIX, MANAGER_OPERATOR};
-use pgconvoy_crds::{PgReplicaSet, PgTerm};
+use pgconvoy_crds::names::{ANNOTATION_AGENT_BEFORE, MANAGER_AGENT_PREFIX, MANAGER_OPERATOR};
+use pgconvoy_crds::{PgReplicaSet, PgTerm, pod};
 use pgconvoy_terms::MemberName;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -225,6 +225,7 @@ impl Work<'_> {
                 Ok((*kind == Kind::Pod).then(replaced))
             }
             Action::Restart { member, pods, why } => self.restart(member, pods, why).await,
+            Action::ReplaceAgent { member, uid, image, before } => self.replace_agent(member, uid, image, before).await,
             Action::Remove { member, pod, claim, secret } => {
                 self.remove(member, pod.as_deref(), claim.as_ref(), secret.as_ref()).await
             }
@@ -320,16 +321,20 @@ impl Work<'_> {
     }
 
     async fn patch(&self, kind: Kind, name: &str, body: &Value) -> Result<Option<Event>, ApplyError> {
-        let parameters = PatchParams { field_manager: Some(MANAGER_OPERATOR.to_owned()), ..PatchParams::default() };
-        self.written("patch", kind);
-        match call("change", kind.as_str(), name, self.api(kind).patch(name, &parameters, &Patch::Merge(body))).await {
-            Err(ApplyError::Refused { source: kube::Error::Api(s), .. }) if s.is_not_found() => {
-                return Err(ApplyError::Stale { kind: kind.as_str(), name: name.to_owned() });
-            }
-            other => other?,
-        };
+        self.patch_with(kind, name, &Patch::Merge(body.clone())).await?;
         let renewed = || events::deed("CertificatesRenewed", &format!("made new certificates in Secret {name}"));
         Ok((kind == Kind::Secret && name.ends_with("-tls")).then(renewed))
+    }
+
+    async fn patch_with(&self, kind: Kind, name: &str, patch: &Patch<Value>) -> Result<(), ApplyError> {
+        let parameters = PatchParams { field_manager: Some(MANAGER_OPERATOR.to_owned()), ..PatchParams::default() };
+        self.written("patch", kind);
+        match call("change", kind.as_str(), name, self.api(kind).patch(name, &parameters, patch)).await {
+            Err(ApplyError::Refused { source: kube::Error::Api(s), .. }) if s.is_not_found() => {
+                Err(ApplyError::Stale { kind: kind.as_str(), name: name.to_owned() })
+            }
+            other => other.map(|_| ()),
+        }
     }
 
     async fn delete(&self, kind: Kind, name: &str, uid: &str) -> Result<(), ApplyError> {
@@ -374,6 +379,27 @@ impl Work<'_> {
         self.delete(Kind::Pod, &member.to_string(), uid).await?;
         let event = events::deed("MemberRestarted", &format!("{member} is made anew: {why}"));
         Ok(Some(events::of_member(event, &self.set.namespace, &member.to_string())))
+    }
+
+    /// Has the kubelet run another agent in this pod. What put the supervisor in its place is of the same image: it ran long ago,
+    /// and runs again only with the next pod.
+    async fn replace_agent(
+        &self,
+        member: &MemberName,
+        uid: &str,
+        image: &str,
+        before: &str,
+    ) -> Result<Option<Event>, ApplyError> {
+        let name = member.to_string();
+        let containers = [pod::CONTAINER_PLACE, pod::CONTAINER_AGENT].map(|c| json!({"name": c, "image": image}));
+        let body = json!({
+            "metadata": {"uid": uid, "annotations": {ANNOTATION_AGENT_BEFORE: before}},
+            "spec": {"initContainers": containers},
+        });
+        tracing::info!(set = self.set.name, %member, image, "replacing the agent");
+        self.patch_with(Kind::Pod, &name, &Patch::Strategic(body)).await?;
+        let event = events::deed("AgentReplaced", &format!("the agent of {name} is now {image}; PostgreSQL runs on"));
+        Ok(Some(events::of_member(event, &self.set.namespace, &name)))
     }
 
     /// Takes a member away, if a fresh read of the term agrees: the watch may be behind.

@@ -69,6 +69,45 @@ pub struct PodSeen {
     pub unscheduled: Option<String>,
     /// Containers that do not run.
     pub troubles: Vec<Trouble>,
+    /// Its node, once it has one.
+    pub node: Option<String>,
+    /// Its agent.
+    pub agent: AgentSeen,
+}
+
+/// The agent's container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentSeen {
+    /// The image that the pod asks for.
+    pub image: Option<String>,
+    /// The container that runs, or ran last.
+    pub container: Option<String>,
+    /// The one that ran when the image was changed last.
+    pub before: Option<String>,
+    /// Whether it says that the member takes part.
+    pub ready: bool,
+}
+
+impl AgentSeen {
+    /// Whether the container that was asked for last runs, and is content.
+    pub fn settled(&self) -> bool {
+        self.ready && (self.before.is_none() || self.before != self.container)
+    }
+}
+
+/// A pod that brings an image to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PullerSeen {
+    /// Its metadata.
+    pub meta: Meta,
+    /// The image.
+    pub image: Option<String>,
+    /// The node.
+    pub node: Option<String>,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    /// Why it gets nowhere.
+    pub trouble: Option<String>,
 }
 
 impl PodSeen {
@@ -121,6 +160,8 @@ pub enum Thing {
     Term(TermSeen),
     /// A pod.
     Pod(PodSeen),
+    /// A pod that brings an image to a node.
+    Puller(PullerSeen),
     /// A volume claim.
     Claim(ClaimSeen),
     /// A Secret.
@@ -135,6 +176,7 @@ impl Thing {
         match self {
             Thing::Term(t) => &t.meta,
             Thing::Pod(p) => &p.meta,
+            Thing::Puller(p) => &p.meta,
             Thing::Claim(c) => &c.meta,
             Thing::Secret(s) => &s.meta,
             Thing::Other(m) => m,
@@ -183,6 +225,22 @@ impl Observed {
             Some(Thing::Pod(p)) => Some(p),
             _ => None,
         }
+    }
+
+    /// A pod that brings an image to a node.
+    pub fn puller(&self, name: &str) -> Option<&PullerSeen> {
+        match self.thing(Kind::Puller, name) {
+            Some(Thing::Puller(p)) => Some(p),
+            _ => None,
+        }
+    }
+
+    /// All of those.
+    pub fn pullers(&self) -> impl Iterator<Item = (&str, &PullerSeen)> {
+        self.things.iter().filter_map(|((_, name), t)| match t.as_ref() {
+            Thing::Puller(p) => Some((name.as_str(), p)),
+            _ => None,
+        })
     }
 
     /// A volume claim.

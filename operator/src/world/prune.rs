@@ -1,7 +1,9 @@
 //! From objects as the API server has them to what the operator keeps of them.
 
 use super::index::Place;
-use crate::replica_set::observed::{ClaimSeen, Meta, PodSeen, SecretSeen, TermSeen, Thing, Trouble};
+use crate::replica_set::observed::{
+    AgentSeen, ClaimSeen, Meta, PodSeen, PullerSeen, SecretSeen, TermSeen, Thing, Trouble,
+};
 use crate::replica_set::problem::{
     ANNOTATION_CERTIFICATE, ANNOTATION_POD_SPEC, ANNOTATION_SET_UID, ANNOTATION_SYSTEM_ID,
 };
@@ -14,9 +16,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 fn place(metadata: &ObjectMeta) -> Option<Place> {
+    place_by(names::LABEL_SET, metadata)
+}
+
+fn place_by(label: &str, metadata: &ObjectMeta) -> Option<Place> {
     Some(Place {
         namespace: metadata.namespace.clone()?,
-        set: metadata.labels.as_ref()?.get(names::LABEL_SET)?.clone(),
+        set: metadata.labels.as_ref()?.get(label)?.clone(),
         name: metadata.name.clone()?,
     })
 }
@@ -122,8 +128,17 @@ fn life(pem: &[u8]) -> Option<Life> {
 /// A pod.
 pub fn pod(object: Pod) -> Option<(Place, Thing)> {
     let place = place(&object.metadata)?;
+    let spec = object.spec.unwrap_or_default();
     let status = object.status.unwrap_or_default();
     let ended = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+    let asked = spec.init_containers.iter().flatten().find(|c| c.name == pod::CONTAINER_AGENT);
+    let runs = status.init_container_statuses.iter().flatten().find(|c| c.name == pod::CONTAINER_AGENT);
+    let agent = AgentSeen {
+        image: asked.and_then(|c| c.image.clone()),
+        container: runs.and_then(|c| c.container_id.clone()),
+        before: annotation(&object.metadata, names::ANNOTATION_AGENT_BEFORE),
+        ready: runs.is_some_and(|c| c.ready),
+    };
     let conditions = status.conditions.unwrap_or_default();
     let unscheduled = conditions
         .iter()
@@ -143,8 +158,33 @@ pub fn pod(object: Pod) -> Option<(Place, Thing)> {
         failure: failure.filter(|_| ended),
         unscheduled,
         troubles: containers.filter_map(trouble).collect(),
+        node: spec.node_name,
+        agent,
     };
     Some((place, Thing::Pod(seen)))
+}
+
+/// A pod that brings an image to a node.
+pub fn puller(object: Pod) -> Option<(Place, Thing)> {
+    let place = place_by(names::LABEL_PULLS_FOR, &object.metadata)?;
+    let spec = object.spec.unwrap_or_default();
+    let status = object.status.unwrap_or_default();
+    let container = status.container_statuses.iter().flatten().next();
+    let waits = container.and_then(trouble).map(|t| format!("{}: {}", t.reason, t.message));
+    let ended = container.and_then(|c| c.state.as_ref()?.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let ended = ended.map(|t| {
+        let message = t.message.clone().or_else(|| t.reason.clone()).unwrap_or_default();
+        format!("it ended with code {}: {}", t.exit_code, message.trim())
+    });
+    let refused = status.message.or(status.reason);
+    let seen = PullerSeen {
+        meta: meta(&object.metadata),
+        image: spec.containers.first().and_then(|c| c.image.clone()),
+        node: spec.node_name,
+        phase: status.phase.unwrap_or_default(),
+        trouble: waits.or(ended).or(refused),
+    };
+    Some((place, Thing::Puller(seen)))
 }
 
 /// Waiting reasons that are no trouble.

@@ -116,6 +116,7 @@ pub fn watch_all(
     let w = Watching { client, scope, index, dirty, synced };
     w.start(Kind::Term, scope.api::<DeserializeGuard<PgTerm>>(client), everything(), prune::term, tasks);
     w.start(Kind::Pod, scope.api::<Pod>(client), ours(), prune::pod, tasks);
+    w.start(Kind::Puller, scope.api::<Pod>(client), everything().labels(names::LABEL_PULLS_FOR), prune::puller, tasks);
     w.start(Kind::Claim, scope.api::<PersistentVolumeClaim>(client), ours(), prune::claim, tasks);
     w.start(Kind::Secret, scope.api::<Secret>(client), ours(), prune::secret, tasks);
     for kind in [Kind::Lease, Kind::EndpointSlice] {

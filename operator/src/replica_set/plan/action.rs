@@ -42,6 +42,18 @@ pub enum Action {
         /// Why, for the log and the event.
         why: String,
     },
+    /// Have another image's agent run in a member's pod, in place of the one that runs there: the kubelet restarts that container
+    /// alone. Done only with the pod of this UID.
+    ReplaceAgent {
+        /// The member.
+        member: MemberName,
+        /// UID of its pod.
+        uid: String,
+        /// The image.
+        image: String,
+        /// The container that runs now; the replacement is another one.
+        before: String,
+    },
     /// Take a member away: its pod, and its volume if there is one to delete. Done only if a fresh read of the PgTerm
     /// still lets go of it.
     Remove {
@@ -85,12 +97,13 @@ impl Action {
         match self {
             Action::Create(o) if matches!(o.kind, Kind::Term | Kind::Lease) || is_authority(o) => Stage::Ground,
             Action::Apply(o) if o.kind == Kind::Role => Stage::Ground,
-            Action::Create(o) if o.kind == Kind::Pod => Stage::Pods,
+            Action::Create(o) if matches!(o.kind, Kind::Pod | Kind::Puller) => Stage::Pods,
             Action::Create(_) | Action::Apply(_) => Stage::Surroundings,
             Action::Patch { kind, .. } if *kind != Kind::Pod => Stage::Surroundings,
             Action::Patch { .. }
             | Action::Delete { .. }
             | Action::Restart { .. }
+            | Action::ReplaceAgent { .. }
             | Action::Remove { .. }
             | Action::Forget(_) => Stage::Pods,
         }

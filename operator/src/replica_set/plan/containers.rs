@@ -79,6 +79,23 @@ pub(super) fn place(set: &Validated) -> Container {
     }
 }
 
+/// Shows that the agent's image is there and runs.
+pub(super) fn pull(set: &Validated) -> Container {
+    Container {
+        name: "pull".to_owned(),
+        image: Some(set.agent_image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: words(&["pgconvoy-agent", "--version"]),
+        resources: Some(ResourceRequirements {
+            requests: Some(quantities(&[("cpu", "1m"), ("memory", "4Mi")])),
+            limits: Some(quantities(&[("memory", AGENT_MEMORY_LIMIT)])),
+            claims: None,
+        }),
+        security_context: Some(security()),
+        ..Container::default()
+    }
+}
+
 /// The agent, beside PostgreSQL for as long as the pod lives.
 pub(super) fn agent(set: &Validated) -> Container {
     let value =

@@ -5,6 +5,7 @@
 
 mod access;
 mod action;
+mod agents;
 mod archive;
 mod containers;
 mod data;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub outdated: Vec<MemberName>,
     /// How far making them anew is.
     pub roll_out: RollOut,
+    /// How far replacing agents in place is.
+    pub agents: RollOut,
     /// Members that are to go and still take part.
     pub leaving: Vec<MemberName>,
 }
@@ -77,6 +80,7 @@ pub fn plan(set: &Validated, observed: &Observed, material: &Material) -> Plan {
     }
     p.leaving();
     p.roll_out();
+    p.agents();
     p.archive();
     p.roles();
     p.forget();

@@ -43,8 +43,8 @@ pub(super) mod volumes {
 
 /// The pod of `member`; `archive`: what it says of the archive's Secret.
 pub(super) fn pod(set: &Validated, member: &MemberName, archive: Option<&str>) -> Object {
+    let hash = spec_hash(set, member);
     let spec = spec(set, member);
-    let hash = crate::hash::fingerprint(&serde_json::to_value(&spec).unwrap_or_default());
     let name = member.to_string();
     let template = set.spec.pod_template.clone().unwrap_or_default();
     let mut metadata = set.owned(&name);
@@ -60,14 +60,17 @@ pub(super) fn pod(set: &Validated, member: &MemberName, archive: Option<&str>) -
     Object::new(Kind::Pod, &name, &Pod { metadata, spec: Some(spec), status: None })
 }
 
-/// The hash by which a pod made by another spec is recognised.
+/// The hash by which a pod made by another spec is recognised. The agent's image does not count: it is changed in place.
 pub(super) fn spec_hash(set: &Validated, member: &MemberName) -> String {
-    crate::hash::fingerprint(&serde_json::to_value(spec(set, member)).unwrap_or_default())
+    let mut spec = spec(set, member);
+    for container in spec.init_containers.iter_mut().flatten() {
+        container.image = None;
+    }
+    crate::hash::fingerprint(&serde_json::to_value(spec).unwrap_or_default())
 }
 
 fn spec(set: &Validated, member: &MemberName) -> PodSpec {
     let template = set.spec.pod_template.clone().unwrap_or_default();
-    let uid = set.spec.uid();
     let mut spread = template.topology_spread_constraints;
     if spread.is_empty() {
         spread = vec![default_spread(set)];
@@ -81,15 +84,7 @@ fn spec(set: &Validated, member: &MemberName) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(set.spec.stop_timeout_seconds()),
-        security_context: Some(PodSecurityContext {
-            run_as_user: Some(uid),
-            run_as_group: Some(uid),
-            fs_group: Some(uid),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-            run_as_non_root: Some(true),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(security(set)),
         init_containers: Some(vec![containers::place(set), containers::agent(set)]),
         containers: vec![containers::postgres(set)],
         volumes: Some(volumes_of(set, member)),
@@ -100,6 +95,20 @@ fn spec(set: &Validated, member: &MemberName) -> PodSpec {
         priority_class_name: template.priority_class_name,
         image_pull_secrets: (!pull_secrets.is_empty()).then(|| pull_secrets.clone()),
         ..PodSpec::default()
+    }
+}
+
+/// As whom everything in the set's pods runs.
+pub(super) fn security(set: &Validated) -> PodSecurityContext {
+    let uid = set.spec.uid();
+    PodSecurityContext {
+        run_as_user: Some(uid),
+        run_as_group: Some(uid),
+        fs_group: Some(uid),
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
     }
 }
 

@@ -11,7 +11,7 @@ pub enum RollOut {
     /// There is nothing to roll out.
     #[default]
     Done,
-    /// A member's pod is made anew now.
+    /// A member's turn is now.
     Now(MemberName),
     /// It goes on once this is over; a clause.
     Waiting(String),

@@ -227,12 +227,21 @@ impl<'a> View<'a> {
 
     /// What a roll-out does, if there is one that goes on by itself.
     fn rolling_out(&self) -> Option<String> {
-        let now = match &self.plan.roll_out {
-            RollOut::Done | RollOut::ByHand(_) => return None,
-            RollOut::Now(member) => format!("{member} is next"),
-            RollOut::Waiting(what) => format!("it waits {what}"),
+        let now = |roll_out: &RollOut| match roll_out {
+            RollOut::Done | RollOut::ByHand(_) => None,
+            RollOut::Now(member) => Some(format!("{member} is next")),
+            RollOut::Waiting(what) => Some(format!("it waits {what}")),
         };
-        Some(format!("pods are made anew one at a time, followers first, the leader last: {now}"))
+        let pods = now(&self.plan.roll_out)
+            .map(|now| format!("pods are made anew one at a time, followers first, the leader last: {now}"));
+        let agents = || {
+            now(&self.plan.agents).map(|now| {
+                format!(
+                    "agents are replaced in place one at a time, the leader's last, while PostgreSQL runs on: {now}"
+                )
+            })
+        };
+        pods.or_else(agents)
     }
 
     fn configured(&self, ready: &Verdict) -> Verdict {
@@ -259,6 +268,7 @@ impl<'a> View<'a> {
             states.iter().flat_map(|s| s.pending_restart.iter().map(String::as_str)).collect();
         if let Some(rolling) = self.rolling_out() {
             let what = match pending.len() {
+                0 if self.plan.outdated.is_empty() => "not every agent is this operator's".to_owned(),
                 0 => "not every pod was made by this spec".to_owned(),
                 _ => format!("a restart is needed for {}", pending.iter().copied().collect::<Vec<_>>().join(", ")),
             };
@@ -286,6 +296,10 @@ impl<'a> View<'a> {
                  {by_hand}",
                 names.join(", ")
             );
+            return not(reasons::ROLLOUT_PENDING, message);
+        }
+        if let RollOut::ByHand(why) = &self.plan.agents {
+            let message = format!("not every agent is this operator's; {why}, so this waits for you: {DELETE_PODS}");
             return not(reasons::ROLLOUT_PENDING, message);
         }
         Verdict {

@@ -10,6 +10,7 @@ fn described(world: &World) -> Vec<String> {
         Action::Patch { kind, name, .. } => format!("patch {kind} {name}"),
         Action::Delete { kind, name, .. } => format!("delete {kind} {name}"),
         Action::Restart { member, .. } => format!("restart {member}"),
+        Action::ReplaceAgent { member, .. } => format!("replace the agent of {member}"),
         Action::Remove { member, .. } => format!("remove {member}"),
         Action::Forget(member) => format!("forget {member}"),
     };

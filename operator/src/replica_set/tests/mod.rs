@@ -1,6 +1,7 @@
 //! The planner, the certificates and the status against a world in memory: what the plan says is done to plain objects,
 //! which are looked at through the very pruning that the watches use.
 
+mod agents;
 mod archive;
 mod certificates;
 mod creating;
@@ -18,7 +19,7 @@ use super::validate::{Validated, validate};
 use crate::kinds::{Kind, Object};
 use crate::world::prune;
 use jiff::{SignedDuration, Timestamp};
-use pgconvoy_crds::{MemberPhase, MemberRole, MemberState, PgReplicaSet, PgTermSpec};
+use pgconvoy_crds::{MemberPhase, MemberRole, MemberState, PgReplicaSet, PgTermSpec, names};
 use pgconvoy_terms::{ChangeId, Epoch, Fork, Incarnation, MemberId, MemberName, Phase, Term};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     pub(super) no_such_class: Option<String>,
     pub(super) archive: ArchiveSeen,
+    /// The agents' image.
+    pub(super) agent_image: String,
+    /// Members whose agents were replaced in place, in that order.
+    pub(super) replaced: Vec<String>,
     /// Members whose pods were deleted to be made anew, in that order.
     pub(super) restarts: Vec<String>,
     memo: Memo,
@@ -54,6 +59,8 @@ impl World {
             no_such_class: None,
             archive: ArchiveSeen::NotAsked,
             restarts: vec![],
+            agent_image: "agent:1".to_owned(),
+            replaced: vec![],
             memo: Memo::default(),
             made: 0,
         }
@@ -70,7 +77,7 @@ impl World {
     }
 
     pub(super) fn valid(&self) -> Validated {
-        validate(&self.set, "agent:1").unwrap()
+        validate(&self.set, &self.agent_image).unwrap()
     }
 
     pub(super) fn observed(&self) -> Observed {
@@ -165,6 +172,16 @@ impl World {
                 let name = member.to_string();
                 self.delete(Kind::Pod, &name, &pods[&name]);
                 self.restarts.push(name);
+                true
+            }
+            Action::ReplaceAgent { member, uid, image, before } => {
+                let body = self.body(Kind::Pod, &member.to_string());
+                assert_eq!(body["metadata"]["uid"], json!(uid));
+                for container in body["spec"]["initContainers"].as_array_mut().unwrap() {
+                    container["image"] = json!(image);
+                }
+                body["metadata"]["annotations"][names::ANNOTATION_AGENT_BEFORE] = json!(before);
+                self.replaced.push(member.to_string());
                 true
             }
             Action::Remove { member, pod, claim, secret } => {
@@ -306,6 +323,7 @@ fn look(kind: Kind, body: &Value) -> (crate::world::Place, super::observed::Thin
     let seen = match kind {
         Kind::Term => prune::term(serde_json::from_value(body).unwrap()),
         Kind::Pod => prune::pod(serde_json::from_value(body).unwrap()),
+        Kind::Puller => prune::puller(serde_json::from_value(body).unwrap()),
         Kind::Claim => prune::claim(serde_json::from_value(body).unwrap()),
         Kind::Secret => prune::secret(serde_json::from_value(body).unwrap()),
         Kind::Lease | Kind::EndpointSlice => prune::other(serde_json::from_value(body).unwrap()),
