@@ -38,6 +38,19 @@ impl Cluster {
         })
     }
 
+    /// Gives an image that all nodes have another name there: the next version, say.
+    ///
+    /// # Errors
+    /// When a node does not have it.
+    pub fn tag(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        for node in self.nodes()? {
+            let out = node.ctr(&["images", "tag", "--force", image, name])?.output()?;
+            let said = String::from_utf8_lossy(&out.stderr);
+            ensure!(out.status.success(), "{image} on {}: {}", node.name(), said.trim());
+        }
+        Ok(())
+    }
+
     /// Makes an image of a root file system, a directory or a tar archive, and puts it on all nodes. `name` is the full one,
     /// `docker.io/local/mine:1`; `options` are those of `images/oci.py`, e.g. `--entrypoint /bin/mine`.
     ///

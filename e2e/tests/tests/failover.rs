@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, End, Namespace, Set, eventually, with_operator};
+use pgconvoy_e2e::{Client, Door, End, Namespace, Set, eventually, with_operator};
 use std::time::{Duration, Instant};
 
 /// For what takes one start of a member.
@@ -74,13 +74,32 @@ fn a_frozen_leader_is_replaced_and_comes_back_as_a_follower() {
     let client = Client::start(&set).unwrap();
     let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
     client.start_writing().unwrap();
+    // A transaction is under way. Nothing but the client's patience ends it before the thaw, and nothing may acknowledge it after.
+    let held = r#"(psql "$URI" -Xqc "insert into writes values (-1); select pg_sleep(2)"; echo $? > /tmp/held) > /dev/null 2>&1 < /dev/null &"#;
+    client.shell(held, &[], "").unwrap();
+    client
+        .gives(
+            Door::Writes,
+            "select count(*) from pg_stat_activity where query like '%(-1)%' and wait_event = 'PgSleep'",
+            "1",
+            SOON,
+        )
+        .unwrap();
     let bed = namespace.cluster().bed();
     bed.freeze(&namespace.name, &leader, Some("postgres")).unwrap();
     let seconds = outage(&set, &client, epoch);
     let leads = set.leader().unwrap();
     bed.thaw(&namespace.name, &leader, Some("postgres")).unwrap();
     assert_ne!(leads, leader);
+    eventually("an end of the transaction that was under way", SOON, || {
+        let output = client.shell("cat /tmp/held", &[], "")?;
+        Ok(output
+            .ok
+            .then(|| assert_ne!(output.stdout.trim(), "0", "the old leader acknowledged a commit after the thaw")))
+    })
+    .unwrap();
     whole(&set, &client, "leader's container frozen", seconds);
+    client.gives(Door::Writes, "select count(*) from writes where n = -1", "0", SOON).unwrap();
 }
 
 #[test]
