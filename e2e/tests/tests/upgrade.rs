@@ -73,10 +73,10 @@ fn agents_are_replaced_in_place_and_no_write_fails() {
     client.start_writing().unwrap();
 
     // An image that is not to be had: it is said where it is missing, and nobody is disturbed.
-    image.set("docker.io/pgconvoy/agent:no-such-version").unwrap();
+    image.set("localhost:1/pgconvoy/agent:no-such-version").unwrap();
     eventually("a word about the image", SOON, || {
         let (status, reason, message) = set.condition("Configured")?;
-        let said = message.contains("has the image docker.io/pgconvoy/agent:no-such-version (");
+        let said = message.contains("has the image localhost:1/pgconvoy/agent:no-such-version (");
         Ok((status == "False" && reason == "RollingOut" && said).then(|| println!("said: {message}")))
     })
     .unwrap();
