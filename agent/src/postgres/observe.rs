@@ -26,6 +26,9 @@ const EVERY_BUSY: Duration = Duration::from_millis(50);
 const LIVE: Duration = Duration::from_millis(3_500);
 /// How old an answer may be before a newer one is told although it says the same, in milliseconds.
 const AFRESH: u64 = 900;
+/// For how long PostgreSQL may wait for its disk to take log before that counts as no answer: with the silence that is allowed then
+/// it is some ten seconds. Shorter, and a volume that stalls now and then costs epochs; longer, and clients wait for one that is gone.
+const STALL: Duration = Duration::from_secs(7);
 /// How near a follower must be to count as caught up, in bytes, or in milliseconds of lag.
 const NEAR: u64 = 16 << 20;
 
@@ -40,6 +43,7 @@ pub(crate) struct Observer {
     answered: pgconvoy_ha::Instant,
     /// The time of the leader's last message, as the server says it, and when that was seen to change.
     last_message: Option<(String, Instant)>,
+    stall: Stall,
     fork: Option<(TimelineId, Option<(TimelineId, Lsn)>)>,
 }
 
@@ -52,6 +56,7 @@ impl Observer {
             session: None,
             answered: pgconvoy_ha::Instant(0),
             last_message: None,
+            stall: Stall::default(),
             fork: None,
         }
     }
@@ -62,7 +67,7 @@ impl Observer {
             let (known, count) = self.postgres.facts.read();
             let asked = clock::now();
             let server = self.server(&known).await;
-            if server != Server::Busy {
+            if server != Server::Busy && !self.stall.lasts(Instant::now()) {
                 self.answered = asked;
             }
             let pause = if server == Server::Busy { EVERY_BUSY } else { EVERY };
@@ -124,11 +129,13 @@ impl Observer {
             Some(session) => session,
             None => self.postgres.session().await?,
         };
-        let sql = "SELECT pg_is_in_recovery(), current_setting('pgconvoy.following', true), \
-                   (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'), \
+        let sql = "SELECT pg_is_in_recovery(), current_setting('pgconvoy.following', true), a.receivers, \
                    (SELECT last_msg_receipt_time FROM pg_stat_wal_receiver WHERE status = 'streaming'), \
-                   current_setting('pgconvoy.gate', true)";
+                   current_setting('pgconvoy.gate', true), a.writers \
+                   FROM (SELECT count(*) FILTER (WHERE backend_type = 'walreceiver') AS receivers, \
+                   count(*) FILTER (WHERE lower(wait_event) IN ('walsync', 'walwrite')) AS writers FROM pg_stat_activity) a";
         let row = session.row(DOING, sql).await?;
+        let writers = row.get::<u32>(5, DOING)?;
         let receiving = row.get::<u32>(2, DOING)? > 0;
         let server = if row.flag(0) {
             let following = row.text(1).and_then(|t| t.parse::<Epoch>().ok());
@@ -139,7 +146,7 @@ impl Observer {
             match epoch.parse::<Epoch>() {
                 Ok(epoch) => {
                     let open = row.text(4) == Some("open");
-                    self.primary(&session, known, epoch, open).await?
+                    self.primary(&session, known, epoch, open, writers > 0).await?
                 }
                 Err(_) => {
                     tracing::error!("PostgreSQL was made writable by somebody else; it must be killed");
@@ -170,9 +177,18 @@ impl Observer {
     }
 
     /// `open`: whether the server itself says that clients are let in. They only ever are behind the barrier, so a new
-    /// agent learns from it that both were done, and does not shut out clients to do them again.
-    async fn primary(&mut self, session: &Session, known: &Known, epoch: Epoch, open: bool) -> Result<Server, Error> {
+    /// agent learns from it that both were done, and does not shut out clients to do them again. `writing`: whether somebody waits
+    /// for the disk to take log.
+    async fn primary(
+        &mut self,
+        session: &Session,
+        known: &Known,
+        epoch: Epoch,
+        open: bool,
+        writing: bool,
+    ) -> Result<Server, Error> {
         let (timeline, flushed) = self.postgres.own_end(session).await?;
+        self.stall.look(writing, flushed, Instant::now());
         let fork = self.fork(timeline).await?;
         let streams = self.streams(session, &epoch, flushed).await?;
         let in_force = known.in_force.as_ref().filter(|(e, _)| *e == epoch).map(|(_, rule)| rule.clone());
@@ -211,5 +227,53 @@ impl Observer {
             streams.push(Stream { member, caught_up: near || (flush.is_some() && row.flag(2)) });
         }
         Ok(streams)
+    }
+}
+
+/// Since when PostgreSQL waits for its disk to take log while none goes there. A disk that hangs leaves every question about the
+/// server answered; only commits never end.
+#[derive(Debug, Default)]
+struct Stall {
+    since: Option<(Lsn, Instant)>,
+    told: bool,
+}
+
+impl Stall {
+    /// `writing`: somebody waits for the disk; `flushed`: how far the log is there.
+    fn look(&mut self, writing: bool, flushed: Lsn, now: Instant) {
+        match self.since {
+            Some((lsn, _)) if writing && lsn == flushed => {}
+            _ => *self = Self { since: writing.then_some((flushed, now)), told: false },
+        }
+        if self.lasts(now) && !self.told {
+            self.told = true;
+            tracing::error!(%flushed, "the disk has taken no log for {} s: it counts as hung", STALL.as_secs());
+        }
+    }
+
+    fn lasts(&self, now: Instant) -> bool {
+        self.since.is_some_and(|(_, since)| now.duration_since(since) >= STALL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_no_log_while_somebody_waits_counts_as_hung() {
+        let begin = Instant::now();
+        let at = |s: u64| begin + Duration::from_secs(s);
+        let mut stall = Stall::default();
+        let mut look = |s: u64, writing: bool, flushed: u64| {
+            stall.look(writing, Lsn(flushed), at(s));
+            stall.lasts(at(s))
+        };
+        assert!(!look(0, true, 5) && !look(6, true, 5));
+        assert!(look(7, true, 5));
+        assert!(!look(8, true, 6), "it goes on");
+        assert!(!look(14, true, 6) && !look(14, false, 6), "nobody waits");
+        assert!(!look(20, true, 6), "the wait begins anew");
+        assert!(look(27, true, 6));
     }
 }

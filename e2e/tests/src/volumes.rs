@@ -52,6 +52,26 @@ impl<'a> SmallVolumes<'a> {
         Ok(volumes)
     }
 
+    /// Has the volume of this node take nothing more until [`SmallVolumes::thaw`], as a disk that hangs: whoever writes waits.
+    ///
+    /// # Errors
+    /// When the file system cannot be frozen.
+    pub fn freeze(&self, node: &str) -> anyhow::Result<()> {
+        let frozen = self.on(node, &format!("timeout 20 fsfreeze --freeze {PLACE}/{}", self.class))?;
+        ensure!(frozen.ok, "the volume of {node} cannot be frozen: {}", frozen.stderr);
+        Ok(())
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it was not frozen.
+    pub fn thaw(&self, node: &str) -> anyhow::Result<()> {
+        let thawed = self.on(node, &format!("fsfreeze --unfreeze {PLACE}/{}", self.class))?;
+        ensure!(thawed.ok, "the volume of {node} cannot be thawed: {}", thawed.stderr);
+        Ok(())
+    }
+
     fn on(&self, node: &str, script: &str) -> anyhow::Result<Output> {
         self.namespace.cluster().bed().node_named(node)?.run(&["sh", "-c", script], "")
     }
@@ -67,7 +87,9 @@ impl Drop for SmallVolumes<'_> {
         let delete = [&["delete", "--wait=false", &class_too], &names[..]].concat();
         drop(self.namespace.cluster().try_kubectl(&delete, ""));
         for node in NODES {
-            let script = format!("cd {PLACE}; umount -l {class}; rmdir {class}; rm -f {class}.img");
+            let script = format!(
+                "cd {PLACE}; fsfreeze --unfreeze {class} 2> /dev/null; umount -l {class}; rmdir {class}; rm -f {class}.img"
+            );
             drop(self.on(node, &script));
         }
     }

@@ -279,3 +279,31 @@ fn data_that_is_not_this_sets_is_left_alone_and_named() {
         .unwrap();
     set.ready(2, LATER).unwrap();
 }
+
+/// Every question about the server is still answered; only commits never end, and nothing can be written down.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_leader_whose_disk_hangs_is_replaced_and_comes_back() {
+    let namespace = with_operator("hung").unwrap();
+    let volumes = SmallVolumes::make(&namespace, 400).unwrap();
+    let storage = json!({ "members": 3, "storage": { "size": "400Mi", "storageClassName": volumes.class } });
+    let set = namespace.apply("hung", &storage).unwrap();
+    set.ready(3, LATER).unwrap();
+    let client = Client::start(&set).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    let node = namespace.get(&["pod", &leader]).unwrap()["spec"]["nodeName"].as_str().unwrap().to_owned();
+    client.start_writing().unwrap();
+    volumes.freeze(&node).unwrap();
+    let begin = Instant::now();
+    eventually("a later epoch", LATER, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
+    let before = client.written().unwrap();
+    eventually("writes in it", LATER, || Ok((client.written()? > before + 5).then_some(())))
+        .unwrap_or_else(|error| panic!("{error:#}; writes failed with:\n{}", client.errors()));
+    let seconds = begin.elapsed().as_secs_f64();
+    assert_ne!(set.leader().unwrap(), leader);
+    volumes.thaw(&node).unwrap();
+    set.ready(3, LATER).unwrap();
+    let tally = client.stop_writing().unwrap();
+    println!("measured: leader's disk hangs: writes again after {seconds:.1} s; {tally:?}");
+    assert_eq!(tally.lost, 0, "{tally:?}");
+}
