@@ -91,7 +91,15 @@ pub async fn run(identity: Identity) -> Result<()> {
     tasks.push(("term", register.watch(registers_in, metrics.clone())));
     let (lease_wanted, lease_wish) = watch::channel(false);
     let (held_in, held) = watch::channel(false);
-    let lease = coordination::keep_lease(clients.coordination.clone(), &identity, lease_wish, held_in, metrics.clone());
+    let stepped = Arc::new(AtomicU64::new(clock::now().0));
+    let lease = coordination::keep_lease(
+        clients.coordination.clone(),
+        &identity,
+        lease_wish,
+        held_in,
+        stepped.clone(),
+        metrics.clone(),
+    );
     tasks.push(("lease", lease));
     let (publication_in, publication) = watch::channel(None);
     tasks.push((
@@ -117,7 +125,6 @@ pub async fn run(identity: Identity) -> Result<()> {
             .context("the port for the other agents cannot be had")?;
     tasks.push(("peers", listening));
     let peers = Peers::new(&identity, tls, addresses, peer_metrics);
-    let stepped = Arc::new(AtomicU64::new(clock::now().0));
     let (ready_in, ready) = watch::channel(Ready { ready: false, why: "the agent starts".to_owned() });
     let (_, probing) = http::serve(everywhere(identity.http_port), stepped.clone(), ready, registry)
         .await

@@ -19,6 +19,8 @@ pub struct Local {
     /// When PostgreSQL was asked the newest question that it has answered (or when it was seen that there is none). Comes
     /// afresh at least once a second while it answers.
     pub answered: Instant,
+    /// Whether the disk has taken no log for so long, while somebody waits for it, that it counts as hung.
+    pub stalled: bool,
     /// After an orderly stop of a writable server: timeline and *beginning* of its last record, the shutdown checkpoint.
     /// Whoever holds more than this holds all that it wrote.
     pub shutdown: Option<Position>,

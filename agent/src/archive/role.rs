@@ -161,8 +161,15 @@ mod tests {
         };
         let incarnation = member(1).incarnation;
         let data = Data::Good { incarnation, system: SystemId(7) };
-        let mut local =
-            Local { applied: 1, data, server, problem: None, shutdown: None, answered: pgconvoy_ha::Instant(0) };
+        let mut local = Local {
+            applied: 1,
+            data,
+            server,
+            problem: None,
+            shutdown: None,
+            answered: pgconvoy_ha::Instant(0),
+            stalled: false,
+        };
         let leading = Activity::Leading(epoch(1), None);
         let is = |activity: &Activity, local: &Local| role(&me, activity, Some(local), &record);
         assert!(matches!(is(&leading, &local), Role::Leads { system: SystemId(7), .. }));

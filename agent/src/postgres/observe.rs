@@ -26,9 +26,9 @@ const EVERY_BUSY: Duration = Duration::from_millis(50);
 const LIVE: Duration = Duration::from_millis(3_500);
 /// How old an answer may be before a newer one is told although it says the same, in milliseconds.
 const AFRESH: u64 = 900;
-/// For how long PostgreSQL may wait for its disk to take log before that counts as no answer: with the silence that is allowed then
-/// it is some ten seconds. Shorter, and a volume that stalls now and then costs epochs; longer, and clients wait for one that is gone.
-const STALL: Duration = Duration::from_secs(7);
+/// For how long PostgreSQL may wait for its disk to take log. Shorter, and a volume that stalls now and then costs epochs; longer,
+/// and clients wait for one that is gone.
+const STALL: Duration = Duration::from_secs(10);
 /// How near a follower must be to count as caught up, in bytes, or in milliseconds of lag.
 const NEAR: u64 = 16 << 20;
 
@@ -67,8 +67,11 @@ impl Observer {
             let (known, count) = self.postgres.facts.read();
             let asked = clock::now();
             let server = self.server(&known).await;
-            if server != Server::Busy && !self.stall.lasts(Instant::now()) {
+            if server != Server::Busy {
                 self.answered = asked;
+            }
+            if !matches!(server, Server::Primary { .. }) {
+                self.stall = Stall::default();
             }
             let pause = if server == Server::Busy { EVERY_BUSY } else { EVERY };
             if self.postgres.facts.read().1 != count {
@@ -82,7 +85,15 @@ impl Observer {
 
     fn publish(&self, known: Known, server: Server) {
         let Known { applied, data, problem, shutdown, .. } = known;
-        let local = Local { applied, data, server, problem, shutdown, answered: self.answered };
+        let local = Local {
+            applied,
+            data,
+            server,
+            problem,
+            shutdown,
+            answered: self.answered,
+            stalled: self.stall.lasts(Instant::now()),
+        };
         self.local.send_if_modified(|old| {
             let changed = old.as_ref().is_none_or(|old| {
                 let asked = old.answered;
@@ -269,11 +280,11 @@ mod tests {
             stall.look(writing, Lsn(flushed), at(s));
             stall.lasts(at(s))
         };
-        assert!(!look(0, true, 5) && !look(6, true, 5));
-        assert!(look(7, true, 5));
-        assert!(!look(8, true, 6), "it goes on");
-        assert!(!look(14, true, 6) && !look(14, false, 6), "nobody waits");
-        assert!(!look(20, true, 6), "the wait begins anew");
-        assert!(look(27, true, 6));
+        assert!(!look(0, true, 5) && !look(9, true, 5));
+        assert!(look(10, true, 5));
+        assert!(!look(11, true, 6), "it goes on");
+        assert!(!look(20, true, 6) && !look(20, false, 6), "nobody waits");
+        assert!(!look(29, true, 6), "the wait begins anew");
+        assert!(look(39, true, 6));
     }
 }

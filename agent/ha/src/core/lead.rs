@@ -122,15 +122,26 @@ impl Core {
         self.proven = true;
     }
 
-    /// Whether PostgreSQL runs and answers nothing any more, for D.
+    /// Whether PostgreSQL runs and answers nothing any more, for D, or its disk hangs.
     fn hangs(&self, term: &Term) -> bool {
         let replaceable = term.rules.iter().all(|r| r.acknowledgements > 0);
-        replaceable && !self.answers() && *self.server() != Server::Down
+        replaceable && !(self.answers() && self.disk_goes_on()) && *self.server() != Server::Down
+    }
+
+    fn disk_goes_on(&self) -> bool {
+        self.local.as_ref().is_none_or(|l| !l.stalled)
     }
 
     /// Another is to lead. What hangs is killed only when the epoch is open: until then nobody else would serve either, and it
     /// may come back.
     fn give_way(&mut self, term: &Term) {
+        if !self.disk_goes_on() {
+            // Nothing can be written down here, so this member opens nothing before its disk goes on. The others take it for one that
+            // lives for as long as PostgreSQL sends them anything.
+            self.fence("its disk takes no log any more");
+            self.open(Some(term), format!("the disk of {}, which leads epoch {}, hung", self.me, term.epoch.number));
+            return;
+        }
         self.heartbeat(term);
         self.permit(term);
         if self.overdue(term) {

@@ -76,6 +76,8 @@ pub struct Core {
     opening: String,
     /// Epochs this member opened in a row that did not become active.
     fruitless: u32,
+    /// Whether the volume took the record since the Lease was last not wanted.
+    disk_tried: bool,
     last_open: Option<Instant>,
     pledges: BTreeMap<MemberId, Option<Position>>,
     dataless: BTreeSet<MemberName>,
@@ -195,6 +197,7 @@ impl Core {
             opened: now,
             opening: String::new(),
             fruitless: 0,
+            disk_tried: false,
             last_open: None,
             pledges: BTreeMap::new(),
             dataless: BTreeSet::new(),
@@ -243,6 +246,7 @@ impl Core {
         self.decide();
         self.repair();
         self.answer_peers();
+        self.disk_tried &= self.level.lease;
         Output {
             effects: std::mem::take(&mut self.effects),
             want: self.want.clone(),

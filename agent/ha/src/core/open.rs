@@ -39,6 +39,10 @@ impl Core {
             return;
         }
         self.level.lease = true;
+        if !self.lease_held && !std::mem::replace(&mut self.disk_tried, true) {
+            // Carried out before the Lease is asked for: a member whose disk hangs must not keep the others from it.
+            self.persist();
+        }
         if !self.lease_held {
             self.level.activity = Activity::Waiting("for the Lease, to open a new epoch".to_owned());
             return;

@@ -170,7 +170,7 @@ impl Postgres {
             end: Lsn(length as u64 - 1),
         });
         let answered = Instant(self.answered);
-        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown, answered }
+        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown, answered, stalled: false }
     }
 
     /// One tick of PostgreSQL and, where there is an agent, of its executor; returns how many servers that started.

@@ -19,12 +19,18 @@ use kube::{Api, Client};
 use pgconvoy_ha::Instant;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+/// How long the agent may stand still, waiting for its disk for example, before the Lease is no longer renewed for it.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
 /// Keeps the Lease while `wanted`, and says whether it is held. Given up when no longer wanted; the next one takes it
-/// at once then. `held` is false early enough before anybody else can take it.
+/// at once then. `held` is false early enough before anybody else can take it. `stepped`: when the agent decided anything last, on
+/// this process's clock in milliseconds; one that decides nothing any more lets the Lease run out.
 ///
 /// The task ends only when the sender of `wanted` is dropped; the Lease then runs out by itself.
 pub fn keep_lease(
@@ -32,6 +38,7 @@ pub fn keep_lease(
     me: &Identity,
     wanted: watch::Receiver<bool>,
     held: watch::Sender<bool>,
+    stepped: Arc<AtomicU64>,
     metrics: Metrics,
 ) -> JoinHandle<()> {
     let keeper = Keeper {
@@ -40,6 +47,7 @@ pub fn keep_lease(
         latest: None,
         election: Election::new(format!("{}/{}", me.member, me.pod_uid), clock::now()),
         missing: false,
+        stepped,
         metrics,
     };
     tokio::spawn(keeper.run(wanted, held))
@@ -51,6 +59,7 @@ struct Keeper {
     latest: Option<Lease>,
     election: Election,
     missing: bool,
+    stepped: Arc<AtomicU64>,
     metrics: Metrics,
 }
 
@@ -58,6 +67,11 @@ impl Keeper {
     async fn run(mut self, mut wanted: watch::Receiver<bool>, held: watch::Sender<bool>) {
         loop {
             let now = clock::now();
+            if Duration::from_millis(now.since(Instant(self.stepped.load(Ordering::Relaxed)))) > STANDSTILL {
+                say(&held, self.election.held_until(now).is_some());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
             let deed = self.election.next(now, *wanted.borrow_and_update());
             let until = self.election.held_until(now);
             say(&held, until.is_some());

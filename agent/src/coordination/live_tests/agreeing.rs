@@ -68,15 +68,19 @@ async fn the_term_is_changed_by_compare_and_swap_alone() {
 #[ignore = "needs a Kubernetes API server"]
 async fn the_lease_goes_from_hand_to_hand() {
     let place = Place::new("lease").await;
-    let candidate = |n| {
+    let candidate = |n, stepped| {
         let (want, wanted) = watch::channel(false);
         let (say, held) = watch::channel(false);
         let client = place.clients.coordination.clone();
-        let task = keep_lease(client, &place.member(n), wanted, say, Metrics::default());
+        let task = keep_lease(client, &place.member(n), wanted, say, stepped, Metrics::default());
         (want, held, task)
     };
-    let (mut one, mut two) = (candidate(1), candidate(2));
+    // An agent that stands still takes nothing.
+    let still = candidate(3, Arc::default());
+    still.0.send(true).unwrap();
+    let (mut one, mut two) = (candidate(1, awake()), candidate(2, awake()));
     tokio::time::sleep(SECOND).await;
+    assert!(!*still.1.borrow());
     let start = Instant::now();
     one.0.send(true).unwrap();
     until(&mut one.1, SECOND, |h| *h).await;
@@ -96,7 +100,7 @@ async fn the_lease_goes_from_hand_to_hand() {
 
     // The holder's process ends without a word; a restarted one of the same pod has it back at once.
     two.2.abort();
-    let mut again = candidate(2);
+    let mut again = candidate(2, awake());
     again.0.send(true).unwrap();
     until(&mut again.1, SECOND * 2, |h| *h).await;
 

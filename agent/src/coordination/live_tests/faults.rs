@@ -72,7 +72,7 @@ async fn a_server_that_is_silent_or_away_is_noticed_and_found_again() {
     let _watch = client.watch(registers, Metrics::default());
     let (want, wanted) = watch::channel(true);
     let (say, mut held) = watch::channel(false);
-    let _lease = keep_lease(clients.coordination.clone(), &place.member(1), wanted, say, Metrics::default());
+    let _lease = keep_lease(clients.coordination.clone(), &place.member(1), wanted, say, awake(), Metrics::default());
     until(&mut held, SECOND * 2, |h| *h).await;
     let first = tokio::time::timeout(SECOND * 5, seen.recv()).await.unwrap().unwrap();
 
