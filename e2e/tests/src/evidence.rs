@@ -4,6 +4,9 @@ use crate::{Cluster, OPERATOR_NAMESPACE};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+/// How many lines of each agent's log are printed.
+const TOLD: usize = 12;
+
 /// Writes objects, events and logs of `namespace`, and the operator's logs, into a directory of its own and says where.
 /// What cannot be had is left out: this runs when something is wrong already.
 pub(crate) fn keep(cluster: &Cluster, namespace: &str) {
@@ -25,10 +28,27 @@ pub(crate) fn keep(cluster: &Cluster, namespace: &str) {
         for (pod, container) in containers(cluster, place) {
             let logs = ["-n", place, "logs", "--tail=5000", "--timestamps", &pod, "-c", &container];
             write(&format!("{pod}.{container}.log"), &logs);
+            if place == namespace && container == "agent" {
+                tell(&folder.join(format!("{pod}.{container}.log")));
+            }
             write(&format!("{pod}.{container}.previous.log"), &[&logs[..], &["--previous"]].concat());
         }
     }
     eprintln!("what {namespace} looked like: {}", folder.display());
+}
+
+/// The end of an agent's log, for where nothing but the tests' output is kept.
+fn tell(log: &Path) {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    for line in lines.iter().skip(lines.len().saturating_sub(TOLD)) {
+        let (time, entry) = line.split_once(' ').unwrap_or(("", line));
+        let entry: Value = serde_json::from_str(entry).unwrap_or_default();
+        let word = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        let said = format!("{} {}", word("message"), word("activity") + &word("want"));
+        let member = log.file_stem().unwrap_or_default().to_string_lossy();
+        eprintln!("{member} {time} {}", said.chars().take(240).collect::<String>());
+    }
 }
 
 fn write(cluster: &Cluster, folder: &Path, file: &str, args: &[&str]) {
