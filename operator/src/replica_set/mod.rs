@@ -205,8 +205,9 @@ async fn write_status(
     let body = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"),
         "kind": "PgReplicaSet",
-        // A set that was deleted and made again meanwhile is another one.
-        "metadata": {"name": name, "uid": set.uid()},
+        // A set that was deleted and made again meanwhile is another one, and must not hear that it was in an epoch. For a status the
+        // API server does not look at the UID; what this was decided by, it does.
+        "metadata": {"name": name, "resourceVersion": set.resource_version()},
         "status": status,
     });
     let parameters = PatchParams::apply(MANAGER_OPERATOR).force();
