@@ -71,7 +71,7 @@ impl Planner<'_> {
             }
             self.create(puller(self.set, member, &node));
         }
-        let worst = missing.iter().find(|(_, trouble)| trouble.is_some()).or(missing.first());
+        let worst = missing.iter().find(|(_, trouble)| trouble.is_some()).or_else(|| missing.first());
         let Some((node, trouble)) = worst else { return Ok(()) };
         let trouble = trouble.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
         Err(RollOut::Waiting(format!("until node {node} has the image {}{trouble}", self.set.agent_image)))
