@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, Door, End, Namespace, Set, eventually, with_operator};
+use pgconvoy_e2e::{Client, Door, End, Namespace, Output, Set, eventually, with_operator};
 use std::time::{Duration, Instant};
 
 /// For what takes one start of a member.
@@ -132,6 +132,52 @@ fn a_leader_that_is_deleted_by_force_is_replaced_at_once() {
     namespace.kubectl(&["delete", "pod", &leader, "--force", "--grace-period=0"], "").unwrap();
     let seconds = outage(&set, &client, epoch);
     whole(&set, &client, "leader's pod deleted by force", seconds);
+}
+
+/// A node that takes no pods, until this is dropped.
+struct Cordoned<'a>(&'a Namespace, String);
+
+impl Drop for Cordoned<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kubectl(&["uncordon", &self.1], "") {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// `kubectl drain` of the set's pods on a node.
+fn drain(namespace: &Namespace, set: &Set<'_>, node: &str, within: &str) -> Output {
+    let (pods, within) = (format!("--pod-selector=pgconvoy.dev/set={}", set.name), format!("--timeout={within}"));
+    let drain = ["drain", node, &pods, &within, "--delete-emptydir-data", "--ignore-daemonsets"];
+    namespace.try_kubectl(&drain, "").unwrap()
+}
+
+/// Its leader hands over before it goes; while that one is away, the budget keeps a second node from being drained.
+#[test]
+#[ignore = "needs a cluster: ./test brings one up"]
+fn a_drained_node_costs_no_acknowledged_write_and_the_next_one_waits() {
+    let namespace = with_operator("drain").unwrap();
+    let set = namespace.example("quickstart.yaml", "quickstart").unwrap();
+    set.ready(3, LATER).unwrap();
+    let (epoch, leader) = (set.epoch().unwrap(), set.leader().unwrap());
+    let (client, node) = elsewhere(&namespace, &set);
+    client.start_writing().unwrap();
+    let drained = drain(&namespace, &set, &node, "60s");
+    let cordoned = Cordoned(&namespace, node.clone());
+    assert!(drained.ok, "{}", drained.stderr);
+    eventually("a later epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
+    assert_ne!(set.leader().unwrap(), leader);
+    // Its volume keeps the drained member from another node: it waits, and so must the next drain.
+    let follower = set.followers().unwrap().into_iter().find(|f| *f != leader).unwrap();
+    let next = namespace.get(&["pod", &follower]).unwrap()["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let second = drain(&namespace, &set, &next, "8s");
+    drop(Cordoned(&namespace, next));
+    assert!(!second.ok && second.stderr.contains("disruption budget"), "{}", second.stderr);
+    drop(cordoned);
+    set.ready(3, LATER).unwrap();
+    let tally = client.stop_writing().unwrap();
+    println!("measured: leader's node drained: {tally:?}");
+    assert_eq!((tally.lost, set.epoch().unwrap()), (0, epoch + 1), "{tally:?}");
 }
 
 /// Of a node by its name.
