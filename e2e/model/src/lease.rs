@@ -216,8 +216,9 @@ pub(crate) fn cases() -> Vec<(&'static str, bool, Opts)> {
             Opts { agent_hang: true, supervisor: true, vm_pause: 8, ..ok },
         ),
         (
+            // When the machine goes on, PostgreSQL does so at once and its killing takes its time.
             "machine paused, clock runs on, supervisor",
-            true,
+            false,
             Opts { agent_hang: true, supervisor: true, freeze: 12, ..ok },
         ),
     ]
