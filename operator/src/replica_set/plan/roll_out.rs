@@ -1,7 +1,7 @@
 //! Rolling out what needs new pods: one at a time, followers first, the leader last.
 
 use super::{Action, Planner, attached};
-use pgconvoy_crds::UpdateStrategy;
+use pgconvoy_crds::{MemberPhase, UpdateStrategy};
 use pgconvoy_terms::MemberName;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +44,11 @@ impl Planner<'_> {
 
     /// Members whose pod must be made anew for everything in the spec to be in force.
     fn due(&self) -> BTreeSet<MemberName> {
-        let restart = self.observed.present_states().filter(|s| !s.pending_restart.is_empty());
+        // One that starts may have begun with what was on its volume; its agent sees to that by itself.
+        let restart = self
+            .observed
+            .present_states()
+            .filter(|s| s.state == Some(MemberPhase::Attached) && !s.pending_restart.is_empty());
         let restart = restart.filter_map(|s| s.name.parse::<MemberName>().ok());
         let all = self.plan.outdated.iter().cloned().chain(restart);
         all.filter(|m| self.plan.roster.contains(m)).collect()

@@ -77,6 +77,15 @@ fn parameters_that_need_a_restart_get_one() {
     assert!(world.condition("Configured").1 != "RestartRequired");
 }
 
+/// It started with the parameters that were on its volume, and takes the new ones before it takes part.
+#[test]
+fn a_member_that_starts_is_not_started_again() {
+    let mut world = running(3, "postgres:17");
+    world.say(3, MemberPhase::Starting, |s| s.pending_restart = vec!["max_connections".to_owned()]);
+    world.settle();
+    assert!(world.restarts.is_empty(), "{:?}", world.restarts);
+}
+
 #[test]
 fn what_would_stop_writes_and_what_is_to_be_done_by_hand_waits_for_a_person() {
     let mut two = running(2, "postgres:17.6");
