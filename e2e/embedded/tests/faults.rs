@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::unwrap_in_result, clippy::panic, reason = "to panic is how a test fails")]
 
 mod local;
+mod serving;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::unwrap_in_result, clippy::panic, reason = "to panic is how a test fails")]
 
 mod local;
+mod serving;
 
 use local::Local;
 use pgconvoy_embedded::api::select::Selector;

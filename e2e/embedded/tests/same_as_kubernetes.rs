@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::unwrap_in_result, clippy::panic, reason = "to panic is how a test fails")]
 
 mod compare;
+mod serving;
 
 use compare::{differences, requests, sides};
 

@@ -2,7 +2,7 @@
 
 use super::{Core, Kind, records};
 use crate::{Activity, Answer, Ask, Data, Effect, Instant, Repair, TermTrouble};
-use pgconvoy_terms::{MemberId, MemberName, Term};
+use pgconvoy_terms::{MemberId, MemberName, Rule, Term};
 use records::Useless;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,11 +35,15 @@ impl Core {
         }
     }
 
+    /// Whether the records are those of kept volumes.
+    fn adopting(&self) -> bool {
+        self.repairing.as_ref().is_some_and(|r| r.wish.adopt)
+    }
+
     /// Whether the register is known to hold something else than what this member goes by and may go by.
     pub(super) fn look_at_register(&mut self) {
         self.trouble = self.trouble_of_register();
-        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
-        if let Some(trouble) = self.trouble.clone().filter(|_| !adopting) {
+        if let Some(trouble) = self.trouble.clone().filter(|_| !self.adopting()) {
             self.alarm(trouble.reason, trouble.message);
         }
     }
@@ -141,19 +145,19 @@ impl Core {
         self.swapping = Some(self.now);
         self.my_open = Some(term.epoch.id.clone());
         self.last_open = Some(self.now);
-        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
-        let what = if adopting { "kept volumes are adopted" } else { "the PgTerm was lost or rolled back" };
+        let what = if self.adopting() { "kept volumes are adopted" } else { "the PgTerm was lost or rolled back" };
         self.opening = format!("{what}, and it is made again from the records of {}", names(heard));
         self.effects.push(Effect::Swap { version, term });
     }
 
     fn refuse_to_repair(&mut self, useless: &Useless, heard: &BTreeSet<MemberId>) {
-        let adopting = self.repairing.as_ref().is_some_and(|r| r.wish.adopt);
+        let adopting = self.adopting();
+        let missing = |rule: &Rule| names(&rule.members().filter(|m| !heard.contains(*m)).cloned().collect());
         let why = match useless {
             Useless::Nothing => "no member has a record of what it went by".to_owned(),
             Useless::Unsealed(rule) if adopting => format!(
                 "for the kept volumes of {}: by the rule of epoch {} those of {} are too few",
-                names(&rule.members().filter(|m| !heard.contains(*m)).cloned().collect()),
+                missing(rule),
                 rule.epoch.number,
                 names(heard),
             ),
@@ -164,7 +168,7 @@ impl Core {
                 names(heard),
                 rule.epoch.number,
                 rule.acknowledgements,
-                names(&rule.members().filter(|m| !heard.contains(*m)).cloned().collect()),
+                missing(rule),
                 self.me.set(),
             ),
         };

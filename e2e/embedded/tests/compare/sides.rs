@@ -142,20 +142,7 @@ impl Side {
         let server = Server::new(Api::new(Box::new(Machine), 1000), directory.path().to_owned());
         server.let_in(TOKEN, "test");
         let identity = Authority::new().unwrap().server(&["127.0.0.1".to_owned()]).unwrap();
-        let port = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let serving = server.clone();
-            tokio::spawn(async move { serving.serve(listener, &identity).await });
-            let cleaning = server.clone();
-            tokio::spawn(async move {
-                loop {
-                    cleaning.with(|a| a.collect());
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            });
-            port
-        });
+        let port = runtime.block_on(crate::serving::serve(&server, identity));
         let client = client(&runtime, port);
         let answers = BTreeMap::new();
         let mut side = Self {

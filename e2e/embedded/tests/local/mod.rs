@@ -6,7 +6,6 @@ use pgconvoy_embedded::cluster::{Machine, apply};
 use pgconvoy_embedded::http::{Authority, Server};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// An API server with the namespace `default` and pgconvoy's custom resources.
 pub(crate) struct Local {
@@ -43,20 +42,7 @@ impl Local {
                 apply(&server, &entry.path()).unwrap();
             }
         }
-        let port = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let serving = server.clone();
-            tokio::spawn(async move { serving.serve(listener, &identity).await });
-            let cleaning = server.clone();
-            tokio::spawn(async move {
-                loop {
-                    cleaning.with(|a| a.collect());
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            });
-            port
-        });
+        let port = runtime.block_on(crate::serving::serve(&server, identity));
         Self { server, authority, port, runtime, directory }
     }
 

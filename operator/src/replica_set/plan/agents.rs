@@ -9,7 +9,7 @@ use crate::kinds::{Kind, Object};
 use crate::replica_set::observed::{PodSeen, PullerSeen};
 use crate::replica_set::validate::Validated;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
-use pgconvoy_crds::{UpdateStrategy, names};
+use pgconvoy_crds::names;
 use pgconvoy_terms::MemberName;
 use std::collections::BTreeSet;
 
@@ -21,17 +21,20 @@ impl Planner<'_> {
         if due.is_empty() {
             return;
         }
-        let strategy = self.set.spec.update.as_ref().and_then(|u| u.strategy).unwrap_or(UpdateStrategy::Automatic);
-        self.plan.agents = if strategy == UpdateStrategy::Manual {
-            RollOut::ByHand("update.strategy is Manual".to_owned())
-        } else if matches!(self.plan.roll_out, RollOut::Now(_) | RollOut::Waiting(_)) {
-            RollOut::Waiting("until the pods that must be made anew are".to_owned())
-        } else {
-            match self.pulled(&due).and_then(|()| self.next_agent(&due)) {
-                Ok(member) => self.replace_agent(member),
-                Err(not) => not,
-            }
+        self.plan.agents = match self.turn(&due) {
+            Ok(member) => self.replace_agent(member),
+            Err(not) => not,
         };
+    }
+
+    /// Whose turn it is, once the image is where it is needed.
+    fn turn(&mut self, due: &[MemberName]) -> Result<MemberName, RollOut> {
+        self.may_act()?;
+        if matches!(self.plan.roll_out, RollOut::Now(_) | RollOut::Waiting(_)) {
+            return Err(RollOut::Waiting("until the pods that must be made anew are".to_owned()));
+        }
+        self.pulled(due)?;
+        self.next_agent(due)
     }
 
     /// Members whose pods are as the spec asks but for their agent.

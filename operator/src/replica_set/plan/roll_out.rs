@@ -59,14 +59,19 @@ impl Planner<'_> {
         members.map(|(name, p)| (name.to_owned(), p.meta.uid.clone())).collect()
     }
 
+    /// Nothing that replaces what runs goes on by itself where the user does it by hand.
+    pub(super) fn may_act(&self) -> Result<(), RollOut> {
+        match self.set.spec.update.as_ref().and_then(|u| u.strategy) {
+            Some(UpdateStrategy::Manual) => Err(RollOut::ByHand("update.strategy is Manual".to_owned())),
+            Some(UpdateStrategy::Automatic) | None => Ok(()),
+        }
+    }
+
     /// Whose pod is next.
     fn next(&self, due: &BTreeSet<MemberName>) -> Result<MemberName, RollOut> {
         let (plan, rule) = (&self.plan, &self.plan.rule);
         let waiting = |why: String| Err(RollOut::Waiting(why));
-        let strategy = self.set.spec.update.as_ref().and_then(|u| u.strategy).unwrap_or(UpdateStrategy::Automatic);
-        if strategy == UpdateStrategy::Manual {
-            return Err(RollOut::ByHand("update.strategy is Manual".to_owned()));
-        }
+        self.may_act()?;
         if !rule.active || rule.rules != 1 {
             return waiting("until a leader is active".to_owned());
         }
