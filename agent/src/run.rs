@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use effects::Hands;
 use pgconvoy_crds::MemberState;
 use pgconvoy_ha::{
-    Activity, Core, Data, Event, Local, Output, Permission, Publication, Repair, Server, Timing, Want, WantKind,
+    Activity, Core, Data, Effect, Event, Local, Output, Permission, Publication, Repair, Server, Timing, Want, WantKind,
 };
 use pgconvoy_terms::MemberName;
 use prometheus_client::registry::Registry;
@@ -160,6 +160,7 @@ pub async fn run(identity: Identity) -> Result<()> {
         report,
         me: identity.member.clone(),
         activity: String::new(),
+        way: String::new(),
         archive,
         levels: Levels {
             want: want_in,
@@ -234,6 +235,8 @@ struct Agent {
     me: MemberName,
     /// What was logged last.
     activity: String,
+    /// By which way to the set's data, as it was told last.
+    way: String,
     archive: archive::Handle,
     levels: Levels,
     stepped: Arc<AtomicU64>,
@@ -313,6 +316,13 @@ impl Agent {
         let why = if output.ready { String::new() } else { describe(&output.activity) };
         set(&self.levels.ready, Ready { ready: output.ready, why });
         let report = self.report.borrow().clone();
+        if let Some(now) = &report.catch_up
+            && self.way != now.how
+        {
+            self.way.clone_from(&now.how);
+            let message = format!("{}: {}", self.me, now.how);
+            self.hands.carry_out(Effect::Tell { reason: "CatchingUp", message }).await?;
+        }
         let mut state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
         set(&self.archive.role, archive::role(&self.me, &output.activity, self.local.as_ref(), self.core.record()));
         status::tell_trouble(&mut state, self.core.trouble());

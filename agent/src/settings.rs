@@ -101,8 +101,21 @@ pub struct PostgresReport {
     pub configuration_error: Option<String>,
     /// What a person can mend, and what keeps this member from going on.
     pub obstacle: Option<Obstacle>,
-    /// How far a clone is: bytes done, bytes expected.
-    pub clone_progress: Option<(u64, u64)>,
+    /// How this member comes to the set's data, while it does.
+    pub catch_up: Option<CatchUp>,
+}
+
+/// How a member comes to the set's data, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CatchUp {
+    /// By which way, and why: a sentence without its end.
+    pub how: String,
+    /// Tenths that are done.
+    pub tenths: u64,
+    /// Bytes in all; 0: not known yet.
+    pub total: u64,
+    /// When everything will have come, at the pace until the last tenth.
+    pub until: Option<String>,
 }
 
 /// Something that keeps a member from going on until a person has seen to it.

@@ -1,6 +1,6 @@
 //! What this member says of itself, out of what it is doing.
 
-use crate::settings::PostgresReport;
+use crate::settings::{CatchUp, PostgresReport};
 use pgconvoy_crds::{MemberPhase, MemberRole, MemberState};
 use pgconvoy_ha::{Activity, Local, Record, TermTrouble};
 
@@ -77,13 +77,14 @@ pub(crate) fn before_record(local: Option<&Local>, report: &PostgresReport) -> M
     member_state(&Activity::Waiting(why), local, &Record::default(), report)
 }
 
-/// In steps of a tenth, so that a clone costs ten status writes at most.
 fn cloning(from: &pgconvoy_terms::MemberName, report: &PostgresReport) -> String {
-    match report.clone_progress {
-        Some((done, total)) if total > 0 => {
-            format!("copying from {from}, {} % of {} MiB", (done * 10 / total).min(10) * 10, total >> 20)
-        }
-        _ => format!("copying from {from}"),
+    let Some(CatchUp { how, tenths, total, until }) = &report.catch_up else {
+        return format!("making ready to copy from {from}");
+    };
+    let until = until.as_ref().map_or_else(String::new, |t| format!(", there by {t}"));
+    match total {
+        0 => how.clone(),
+        total => format!("{how}: {} % of {} MiB{until}", tenths * 10, total >> 20),
     }
 }
 
@@ -92,6 +93,20 @@ mod tests {
     use super::*;
     use crate::settings::Obstacle;
     use pgconvoy_terms::{ChangeId, Epoch, MemberName};
+
+    #[test]
+    fn a_copy_says_by_which_way_and_how_far_it_is() {
+        let activity = Activity::Cloning(MemberName::new("a", 1));
+        let said = |catch_up| {
+            let report = PostgresReport { catch_up, ..PostgresReport::default() };
+            member_state(&activity, None, &Record::default(), &report).message.unwrap()
+        };
+        assert_eq!(said(None), "making ready to copy from a-1");
+        let mut now = CatchUp { how: "restoring snapshot s".into(), ..CatchUp::default() };
+        assert_eq!(said(Some(now.clone())), "restoring snapshot s");
+        (now.tenths, now.total, now.until) = (4, 300 << 20, Some("11:04:09Z".into()));
+        assert_eq!(said(Some(now)), "restoring snapshot s: 40 % of 300 MiB, there by 11:04:09Z");
+    }
 
     #[test]
     fn an_obstacle_takes_the_place_of_other_sentences_and_of_being_attached() {

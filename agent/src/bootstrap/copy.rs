@@ -1,5 +1,6 @@
 //! A copy of another member's data, by BASE_BACKUP over mutual TLS.
 
+use super::progress::Progress;
 use crate::postgres::{Error, FILES, Marker, Postgres, empty_directory, making};
 use pgconvoy_ha::Data;
 use pgconvoy_terms::{Incarnation, MemberName};
@@ -10,24 +11,12 @@ use std::time::Duration;
 const EMPTYING: Duration = Duration::from_secs(600);
 
 /// Copies the set's data onto the volume, under this name. Nothing runs afterwards.
-pub(crate) async fn clone(
+pub(super) async fn copy_from(
     postgres: &Postgres,
     incarnation: &Incarnation,
     from: &MemberName,
-    replace: bool,
+    progress: &Progress,
 ) -> Result<(), Error> {
-    match postgres.facts.known().data {
-        Data::Good { incarnation: there, .. } if there == *incarnation => return Ok(()),
-        Data::Good { .. } if replace => {}
-        Data::Good { incarnation: there, .. } => {
-            return Err(Error::Unfit(format!(
-                "there is data on the volume already (incarnation {there}); it is not replaced unless that is wanted"
-            )));
-        }
-        Data::Foreign(what) => return Err(Error::Unfit(what)),
-        Data::Unknown => return Err(Error::NotYet("the volume has not been looked at yet".into())),
-        Data::Empty | Data::HalfMade => {}
-    }
     let Some(address) = postgres.addresses.borrow().get(from).copied() else {
         return Err(Error::NotYet(format!("the address of {from} is not known yet")));
     };
@@ -51,8 +40,7 @@ pub(crate) async fn clone(
     let _alone = postgres.disk.run("emptying the data directory", EMPTYING, begin).await?;
     postgres.facts.set(|k| k.data = Data::HalfMade);
     tracing::info!(%from, %incarnation, "copying the set's data");
-    let copied = copy(postgres, client).await;
-    postgres.report.send_if_modified(|r| r.clone_progress.take().is_some());
+    let copied = copy(postgres, client, progress).await;
     if let Err(e) = copied {
         // Worthless, and the next try may need the room.
         let pgdata = paths.pgdata.clone();
@@ -70,14 +58,10 @@ pub(crate) async fn clone(
     }
 }
 
-async fn copy(postgres: &Postgres, client: Client) -> Result<(), Error> {
+async fn copy(postgres: &Postgres, client: Client, progress: &Progress) -> Result<(), Error> {
     let label = format!("pgconvoy {}", postgres.config.identity.member);
     let mut backup = client.base_backup(BackupOptions::new(label)).await?;
-    let report = postgres.report.clone();
-    let progress = move |p: pgconvoy_wire::RestoreProgress| {
-        let now = Some((p.done, p.total.unwrap_or(0).max(p.done)));
-        report.send_if_modified(|r| std::mem::replace(&mut r.clone_progress, now) != now);
-    };
+    let progress = |p: pgconvoy_wire::RestoreProgress| progress.at(p.done, p.total.unwrap_or(0));
     let pgdata = postgres.paths().pgdata.clone();
     let restored = Box::pin(backup.restore_into(&pgdata, &RestoreOptions::default(), progress)).await?;
     tracing::info!(files = restored.files, bytes = restored.bytes, end = %restored.end.lsn, "the copy is complete");

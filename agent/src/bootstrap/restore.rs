@@ -8,6 +8,7 @@
 use super::{
     renew,
     target::{choose, not_reached},
+    task::Task,
 };
 use crate::{
     archive::Access,
@@ -88,10 +89,10 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
             (source.store.clone(), source.system, source.chosen.id.clone(), source.manifest.clone());
         let pgdata = paths.pgdata.clone();
         // Of its own: it ends with this, and borrows nothing.
-        Task(tokio::spawn(async move {
+        Task::begin(async move {
             let options = RestoreOptions { parallel: 2, ..RestoreOptions::default() };
             snapshot::restore(store, system, &id, &manifest, &pgdata, &options).await
-        }))
+        })
     };
     files.ended().await?.map_err(archive)?;
 
@@ -144,21 +145,6 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
     }
     args.push("postgres".into());
     postgres.programs.output("postgres", args, RENEW).await.map(drop)
-}
-
-/// A task that ends when nobody waits for it any more.
-struct Task<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Task<T> {
-    async fn ended(mut self) -> Result<T, Error> {
-        (&mut self.0).await.map_err(|e| Error::NotYet(format!("restoring was interrupted: {e}")))
-    }
-}
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 fn archive(e: impl std::fmt::Display) -> Error {

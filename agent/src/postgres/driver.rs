@@ -192,8 +192,8 @@ async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Reached, Erro
     match &want.kind {
         WantKind::Keep | WantKind::Fenced | WantKind::Stopped => Ok(Reached::default()),
         WantKind::Found { incarnation } => bootstrap::found(postgres, incarnation).await.map(|()| Reached::default()),
-        WantKind::Clone { incarnation, from, slot: _, replace } => {
-            bootstrap::clone(postgres, incarnation, from, *replace).await.map(|()| Reached::default())
+        WantKind::Clone { incarnation, from, slot, replace } => {
+            bootstrap::catch_up(postgres, incarnation, from, slot, *replace).await.map(|()| Reached::default())
         }
         // Once is enough: it ends with nothing running, and is looked at again all the same.
         WantKind::Rewind { .. } if postgres.facts.known().applied == want.revision => Ok(Reached::default()),

@@ -72,6 +72,9 @@ pub enum Error {
     /// The image holds no PostgreSQL that can be run here. A person must name another.
     #[error("{0}")]
     Image(String),
+    /// The archive did not give what was to be had from it. It is tried again, or another way is taken.
+    #[error("{0}")]
+    Archive(String),
     /// What is wanted does not fit what is there; the decision is the core's.
     #[error("{0}")]
     Unfit(String),
@@ -116,6 +119,7 @@ impl Error {
             Self::Wire(_) => "Wire",
             Self::Timeline(_) => "Timeline",
             Self::Image(_) => "Image",
+            Self::Archive(_) => "Archive",
             Self::Unfit(_) => "Unfit",
             Self::NotYet(_) => "NotYet",
         }

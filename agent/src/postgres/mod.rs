@@ -39,7 +39,7 @@ pub(crate) use volume::Marker;
 pub(crate) mod making {
     //! Beginning and ending a new data directory.
     pub(crate) use super::disk::sync_filesystem;
-    pub(crate) use super::volume::{begin, begin_in_place, finish};
+    pub(crate) use super::volume::{begin, begin_in_place, finish, no_server};
 }
 
 use crate::settings::{Addresses, Identity, PostgresReport, PostgresSettings};

@@ -94,6 +94,8 @@ pub(crate) struct Kept {
     pub(crate) provisioned: Option<Epoch>,
     /// Since when it should receive and does not.
     pub(crate) dry_since: Option<Instant>,
+    /// How often each way to the set's data has failed.
+    pub(crate) tries: crate::bootstrap::Tries,
     /// What those who receive had been asked to confirm before PostgreSQL is stopped.
     pub(crate) confirmed: Option<Lsn>,
 }

@@ -168,7 +168,7 @@ async fn a_copy_that_is_cut_off_is_begun_again() {
     let (incarnation, from) = (two.incarnation.clone(), one.name.clone());
     two.want(WantKind::Clone { incarnation, from, slot, replace: false });
     let mut report = two.driver.report.clone();
-    report.wait_for(|r| r.clone_progress.is_some_and(|(done, of)| done > 0 && of >= done)).await.unwrap();
+    report.wait_for(|r| r.catch_up.as_ref().is_some_and(|c| c.total > 0)).await.unwrap();
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE state = 'backup'";
     assert_eq!(one.value(cut).await, "1");
     let said = |l: &pgconvoy_ha::Local| l.problem.is_some() && l.data == pgconvoy_ha::Data::HalfMade;
@@ -176,7 +176,7 @@ async fn a_copy_that_is_cut_off_is_begun_again() {
     assert!(local.problem.unwrap().contains("t-1"), "the sentence says who");
     let local = two.until("the copy", Streams::good).await;
     assert_eq!(local.server, Server::Down);
-    assert_eq!(two.driver.report.borrow().clone_progress, None);
+    assert_eq!(two.driver.report.borrow().catch_up, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

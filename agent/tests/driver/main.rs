@@ -11,6 +11,7 @@
     reason = "tests; the lints' own exception covers #[test] functions only"
 )]
 
+mod archive;
 mod certificates;
 mod failover;
 mod leading;

@@ -81,6 +81,18 @@ impl Chain {
         self.links.first()
     }
 
+    /// The part of the way, the newest first, that a log needs which ends, or a copy which begins, at `start` in `epoch`: a
+    /// follower's copy may begin before its epoch does. None: the way does not lead over that epoch, or left it before.
+    pub fn beginning(&self, epoch: &Epoch, start: Lsn) -> Option<&[Link]> {
+        let at = self.links.iter().position(|l| l.dir.epoch == *epoch)?;
+        if self.links.get(at)?.until.is_some_and(|until| start > until) {
+            return None;
+        }
+        let earlier = self.links.get(at..)?;
+        let more = earlier.iter().position(|l| l.claim.parent.as_ref().is_none_or(|(_, fork)| start >= *fork));
+        self.links.get(..=at + more.unwrap_or(0))
+    }
+
     pub(super) fn of(&self, timeline: TimelineId) -> Option<&Link> {
         self.links.iter().find(|l| l.dir.timeline() == timeline)
     }

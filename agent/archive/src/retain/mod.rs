@@ -12,4 +12,4 @@ mod verify;
 pub use inventory::{EpochSeen, Good, Inventory, Unfinished, clock};
 pub use plan::{Floor, Plan, Policy, Why, plan};
 pub use sweep::{Swept, sweep};
-pub use verify::{Finding, Reach, reach, verify};
+pub use verify::{Finding, Reach, reach, reach_along, verify};

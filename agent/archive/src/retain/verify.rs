@@ -8,7 +8,7 @@ use crate::{
     snapshot::{self, SnapshotId, part_key, pg_manifest_key, read_manifest},
     store::{Store, read, walk},
 };
-use pgconvoy_terms::{Lsn, SegmentName, TimelineId};
+use pgconvoy_terms::{Epoch, Lsn, SegmentName, TimelineId};
 use std::collections::BTreeSet;
 
 /// How far a snapshot can be replayed.
@@ -42,14 +42,23 @@ pub struct Finding {
 pub async fn reach(store: &dyn Store, inventory: &Inventory, from: &Good) -> Result<Option<Reach>, fetch::Error> {
     let Some(last) = inventory.epochs.last() else { return Ok(None) };
     let chain = Chain::to(store, inventory.system, &last.dir.epoch).await?;
-    let Some(at) = chain.links().iter().position(|l| l.dir.epoch == from.epoch) else { return Ok(None) };
-    // A follower's snapshot may begin before its epoch does.
-    let needs =
-        chain.links().iter().skip(at).position(|l| l.claim.parent.as_ref().is_none_or(|(_, fork)| from.start >= *fork));
-    let oldest = at + needs.unwrap_or(0);
-    let mut end = from.start;
+    reach_along(store, &chain, &from.epoch, from.start).await
+}
+
+/// How far WAL goes without a gap along a way, from `start` in `epoch` on. `None`: the way does not lead over it.
+///
+/// # Errors
+/// As the store's calls.
+pub async fn reach_along(
+    store: &dyn Store,
+    chain: &Chain,
+    epoch: &Epoch,
+    start: Lsn,
+) -> Result<Option<Reach>, fetch::Error> {
+    let (Some(last), Some(way)) = (chain.target(), chain.beginning(epoch, start)) else { return Ok(None) };
+    let mut end = start;
     let mut time = None;
-    for link in chain.links().get(..=oldest).unwrap_or_default().iter().rev() {
+    for link in way.iter().rev() {
         let size = link.claim.segment_size;
         let mut segments = BTreeSet::new();
         let mut pieces = Vec::new();

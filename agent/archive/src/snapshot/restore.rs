@@ -17,7 +17,10 @@ use std::{
     io::Read,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -28,12 +31,14 @@ pub struct RestoreOptions {
     pub parallel: usize,
     /// How often a part is fetched before it is given up.
     pub tries: u32,
+    /// Counts the bytes of parts that have come, those of a part that is fetched again included.
+    pub received: Arc<AtomicU64>,
 }
 
 impl Default for RestoreOptions {
     /// 4 parts at the same time, each tried 3 times.
     fn default() -> Self {
-        Self { parallel: 4, tries: 3 }
+        Self { parallel: 4, tries: 3, received: Arc::default() }
     }
 }
 
@@ -59,7 +64,8 @@ pub async fn restore(
     let tries = options.tries;
     let parts = manifest.parts.clone().into_iter().map(|part| {
         let (store, key, into) = (store.clone(), part_key(system, id, part.number), into.to_owned());
-        async move { restore_part(&*store, &key, &part, &into, tries).await }
+        let received = options.received.clone();
+        async move { restore_part(&*store, &key, &part, &into, tries, &received).await }
     });
     let () = stream::iter(parts).buffer_unordered(options.parallel.max(1)).try_collect().await?;
 
@@ -73,12 +79,19 @@ pub async fn restore(
     nix::unistd::syncfs(dir.as_fd()).map_err(|e| Error::disk("flush", into)(e.into()))
 }
 
-async fn restore_part(store: &dyn Store, key: &str, part: &PartInfo, into: &Path, tries: u32) -> Result<(), Error> {
+async fn restore_part(
+    store: &dyn Store,
+    key: &str,
+    part: &PartInfo,
+    into: &Path,
+    tries: u32,
+    received: &AtomicU64,
+) -> Result<(), Error> {
     let mut tried = 0;
     loop {
         tried += 1;
         // A part is unpacked over what a try before it left: the same files.
-        match once(store, key, part, into).await {
+        match once(store, key, part, into, received).await {
             Err(e) if tried < tries && !matches!(e, Error::Disk { .. }) => {
                 tracing::warn!("{key} is fetched again: {e}");
             }
@@ -87,7 +100,7 @@ async fn restore_part(store: &dyn Store, key: &str, part: &PartInfo, into: &Path
     }
 }
 
-async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path) -> Result<(), Error> {
+async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path, count: &AtomicU64) -> Result<(), Error> {
     let Some(download) = store.open(key).await? else {
         return Err(layout::Error::damaged(key, "it is missing").into());
     };
@@ -98,7 +111,7 @@ async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path) -> Res
     let (sender, receiver) = mpsc::channel(16);
     let target = into.to_owned();
     let unpacking = tokio::task::spawn_blocking(move || unpack(receiver, &target));
-    let received = receive(download, sender).await;
+    let received = receive(download, sender, count).await;
     let unpacked = unpacking.await.map_err(|e| Error::disk("unpack", key)(io::Error::other(e)))?;
     let sum = received?;
     if sum != part.crc32c {
@@ -110,11 +123,16 @@ async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path) -> Res
     })
 }
 
-async fn receive(mut download: Box<dyn Download>, sender: mpsc::Sender<Bytes>) -> Result<u32, Error> {
+async fn receive(
+    mut download: Box<dyn Download>,
+    sender: mpsc::Sender<Bytes>,
+    count: &AtomicU64,
+) -> Result<u32, Error> {
     let mut sum = Crc32c::new();
     let mut listening = true;
     while let Some(chunk) = download.chunk().await? {
         sum.update(&chunk);
+        count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         // Also when unpacking has stopped: what the checksum says counts more than what tar says.
         listening = listening && sender.send(chunk).await.is_ok();
     }
