@@ -10,3 +10,5 @@ pub mod cluster;
 pub mod http;
 pub mod kubelet;
 pub mod machine;
+pub mod postgres;
+pub mod tour;

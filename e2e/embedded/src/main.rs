@@ -21,6 +21,9 @@ struct Cli {
 enum Action {
     /// Start a cluster. It goes when this program does.
     Up(Up),
+    /// Give the tour of `./quickstart`: a replica set that loses a follower and its leader.
+    #[command(override_usage = "./quickstart [--on embedded|current|kcluster] [OPTIONS]")]
+    Tour(pgconvoy_embedded::tour::Tour),
     #[command(hide = true)]
     Enter,
     #[command(hide = true)]
@@ -31,6 +34,8 @@ enum Action {
     Shim { spec: PathBuf },
     #[command(hide = true)]
     First { spec: PathBuf },
+    #[command(hide = true)]
+    Janitor { directory: PathBuf },
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,8 +65,12 @@ struct Up {
 
 fn main() -> ExitCode {
     // The namespaces are made by processes with one thread, so there is no runtime yet.
-    let result = match Cli::parse().command {
-        Action::Up(up) => start(&up),
+    let action = Cli::parse().command;
+    let name = if matches!(action, Action::Tour(_)) { "./quickstart" } else { "pgconvoy-embedded" };
+    let result = match action {
+        Action::Up(up) => with_runtime(run(&up)),
+        Action::Tour(tour) => with_runtime(async { Ok(ExitCode::from(pgconvoy_embedded::tour::run(tour).await?)) }),
+        Action::Janitor { directory } => machine::janitor::work(&directory).map(|()| ExitCode::SUCCESS),
         Action::Enter => machine::enter(),
         Action::Inside => {
             log();
@@ -73,7 +82,7 @@ fn main() -> ExitCode {
         Action::First { spec } => machine::container::first(&spec).map(|never| match never {}),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("pgconvoy-embedded: {error:#}");
+        eprintln!("\n{name}: {error:#}");
         ExitCode::FAILURE
     })
 }
@@ -84,9 +93,9 @@ fn log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-fn start(up: &Up) -> anyhow::Result<ExitCode> {
+fn with_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(up))
+    runtime.block_on(work)
 }
 
 async fn run(up: &Up) -> anyhow::Result<ExitCode> {

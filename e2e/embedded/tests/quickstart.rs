@@ -4,6 +4,8 @@
 mod bed;
 
 use bed::Bed;
+use bed::tour::Tour;
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 const READY: Duration = Duration::from_secs(120);
@@ -75,10 +77,83 @@ fn nothing_outlives_a_killed_cluster() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(left, Vec::<String>::new());
-    // Its directory goes when the next one starts.
-    let Some(next) = Bed::up(&["--no-operator"]) else { return };
+    // Its directory goes soon after it.
+    for _ in 0..200 {
+        if !directory.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert!(!directory.exists(), "{} stays behind", directory.display());
+    let Some(next) = Bed::up(&["--no-operator"]) else { return };
     let own = next.directory();
     drop(next);
     assert!(!own.exists(), "{} stays behind after an orderly end", own.display());
+}
+
+/// What the README shows is what one sees.
+#[test]
+fn the_tour_shows_a_set_that_loses_a_follower_and_its_leader() {
+    // Somebody has PostgreSQL's port at every address: a PostgreSQL of the machine, say. If somebody really has, so be it.
+    let _taken = std::net::TcpListener::bind("0.0.0.0:5432");
+    let begun = std::time::Instant::now();
+    let Some(mut tour) = Tour::start(&["--once"]) else { return };
+    tour.until("Ready 3/3 after");
+    tour.something_is_there();
+    tour.until("came back by itself, with its data");
+    tour.until("Writes: ");
+    let (status, complaint) = tour.end();
+    println!("measured: the quick start's tour takes {:.1} s", begun.elapsed().as_secs_f64());
+    let said = &tour.said;
+    assert!(status.success(), "{status}: {complaint}\n{said}");
+    for line in [
+        "image: docker.io/library/postgres:17",
+        "$ psql service=rw -c \"insert into visits values (1, 'hello from the leader')\"",
+        "hello from the leader | t",
+        "cannot execute INSERT in a read-only transaction",
+        "leads epoch 2 now, and quickstart-",
+        "$ export KUBECONFIG=",
+        "Gone: its processes, its addresses and /",
+    ] {
+        assert!(said.contains(line), "{line:?} is missing:\n{said}");
+    }
+    // On a terminal only.
+    assert!(!said.contains('\u{1b}'), "{said}");
+    let writes = said.lines().find(|l| l.contains("Writes: ")).unwrap();
+    let numbers: Vec<u32> = writes.split(' ').filter_map(|w| w.trim_end_matches(',').parse().ok()).collect();
+    let [acknowledged, _, there] = numbers[..] else { panic!("{writes}: {numbers:?}") };
+    assert!(acknowledged > 5 && acknowledged == there, "{writes}");
+    println!("measured: {}", writes.trim());
+    tour.nothing_is_left(Duration::ZERO);
+}
+
+#[test]
+fn a_tour_that_is_broken_off_leaves_nothing() {
+    for (signal, code) in [(Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(143)), (Signal::SIGKILL, None)] {
+        let Some(mut tour) = Tour::start(&[]) else { return };
+        tour.until("Initializing");
+        tour.something_is_there();
+        tour.signal(signal);
+        let (status, complaint) = tour.end();
+        assert_eq!(status.code(), code, "{signal}: {complaint}");
+        // Who is killed cannot wait for the others.
+        tour.nothing_is_left(if code.is_some() { Duration::ZERO } else { Duration::from_secs(10) });
+    }
+}
+
+#[test]
+fn what_is_in_a_tours_way_is_said_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (arguments, sentence) in [
+        (["--port", &port], "name another port"),
+        (["--postgres", "/nowhere"], "/nowhere has no program postgres; 15 to 18 are what it takes"),
+        (["--root", "/proc/self"], "run this in a clone of pgconvoy"),
+    ] {
+        let Some(mut tour) = Tour::start(&arguments) else { return };
+        let (status, complaint) = tour.end();
+        assert!(!status.success() && complaint.contains(sentence), "{complaint}\n{}", tour.said);
+        assert!(complaint.trim().starts_with("./quickstart: "), "{complaint}");
+        tour.nothing_is_left(Duration::ZERO);
+    }
 }

@@ -1,6 +1,7 @@
 //! What stands in for images: programs of this machine.
 
 use crate::machine::Settings;
+use crate::postgres;
 use std::path::{Path, PathBuf};
 
 /// What a container of an image finds.
@@ -12,6 +13,8 @@ pub(super) struct Image {
     pub(super) directories: Vec<PathBuf>,
     /// `PATH`.
     pub(super) path: String,
+    /// Where its libraries are, when they are not the machine's own.
+    pub(super) libraries: Option<String>,
     /// What it is, for an event.
     pub(super) is: String,
 }
@@ -41,11 +44,17 @@ pub(super) fn find(name: &str, settings: &Settings) -> Result<Image, String> {
             path: PATH.to_owned(),
             is: format!("the programs {} and {}", settings.agent.display(), settings.supervisor.display()),
             directories: vec![],
+            libraries: None,
         }),
         "postgres" | "postgresql" => {
             let bin = of_major(tag, &settings.postgres);
-            let outside = if bin.starts_with("/usr") { vec![] } else { vec![tree(&bin)] };
+            let outside = match postgres::unpacked(&bin) {
+                _ if bin.starts_with("/usr") => vec![],
+                Some(root) => vec![root],
+                None => vec![tree(&bin)],
+            };
             Ok(Image {
+                libraries: postgres::libraries(&bin),
                 path: format!("{}:{PATH}", bin.display()),
                 is: format!("PostgreSQL in {}", bin.display()),
                 directories: outside,

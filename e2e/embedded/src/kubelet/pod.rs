@@ -10,6 +10,7 @@ use crate::machine::container::Spec;
 use crate::machine::network;
 use crate::machine::rootfs::{Mount, Root};
 use crate::machine::sandbox::Sandbox;
+use crate::postgres;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -244,6 +245,8 @@ impl Pod {
         let mut command = strings("command");
         command.extend(strings("args"));
         let api = (network::API.to_string(), network::API_PORT);
+        let mut env = environment::of(&self.object, container, &image.path, (&api.0, api.1));
+        env.extend(image.libraries.iter().map(|l| (postgres::LIBRARY_PATH.to_owned(), l.clone())));
         Some(Spec {
             sandbox: sandbox.pid(),
             root: Root {
@@ -254,7 +257,7 @@ impl Pod {
                 mounts,
             },
             command,
-            env: environment::of(&self.object, container, &image.path, (&api.0, api.1)),
+            env,
             directory: "/".into(),
             uid: uid.filter(|u| *u != 0).unwrap_or(65_532),
             pid_file: PathBuf::new(),

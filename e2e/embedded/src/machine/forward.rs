@@ -2,6 +2,7 @@
 //! is in no network namespace.
 
 use anyhow::Context as _;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
@@ -10,12 +11,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 /// The socket's name in the cluster's directory.
 pub const SOCKET: &str = "in.sock";
 
-/// Outside: takes connections at `at` for `to`.
+/// Outside: takes connections at `at` for `to`; where it does so. A port that is taken is replaced by a free one of the
+/// same address, unless it is `fixed`.
 ///
 /// # Errors
-/// When the address is taken.
-pub async fn listen(at: SocketAddr, to: SocketAddr, socket: PathBuf) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(at).await.with_context(|| format!("cannot listen at {at}"))?;
+/// When the address cannot be had.
+pub async fn listen(at: SocketAddr, fixed: bool, to: SocketAddr, socket: PathBuf) -> anyhow::Result<SocketAddr> {
+    let listener = match TcpListener::bind(at).await {
+        Err(e) if e.kind() == ErrorKind::AddrInUse && !fixed => TcpListener::bind((at.ip(), 0)).await,
+        done => done,
+    };
+    let listener = listener.with_context(|| format!("cannot listen at {at}"))?;
+    let at = listener.local_addr().context("a socket without an address")?;
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let socket = socket.clone();
@@ -28,7 +35,7 @@ pub async fn listen(at: SocketAddr, to: SocketAddr, socket: PathBuf) -> anyhow::
             });
         }
     });
-    Ok(())
+    Ok(at)
 }
 
 /// Inside: connects what comes through the socket.

@@ -7,6 +7,7 @@
 pub mod container;
 mod enter;
 pub mod forward;
+pub mod janitor;
 pub mod network;
 pub mod outside;
 pub mod rootfs;

@@ -1,7 +1,8 @@
 //! The program that a person, or a test, starts: makes the directory, starts the process inside, shows what it says and
 //! forwards connections.
 
-use super::{SETTINGS, Settings, Word, forward};
+use super::{SETTINGS, Settings, Word, forward, janitor, network};
+use crate::postgres;
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
@@ -38,12 +39,15 @@ pub struct Cluster {
     child: Child,
     /// Open as long as this process lives.
     stdin: Option<ChildStdin>,
+    /// Takes the directory away should this process be killed.
+    _janitor: janitor::Janitor,
     words: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
-const PREFIX: &str = "pgconvoy-embedded-";
+/// How the names of clusters' directories begin.
+pub(crate) const PREFIX: &str = "pgconvoy-embedded-";
 const NODES: u32 = 3;
 
 impl Cluster {
@@ -72,17 +76,25 @@ impl Cluster {
         let programs = options.programs.clone().or_else(|| own.parent().map(Path::to_path_buf)).unwrap_or_default();
         let postgres = match &options.postgres {
             Some(bin) => bin.clone(),
-            None => newest_postgres()?,
+            None => {
+                let found = postgres::find(&[]);
+                found
+                    .map_err(|e| anyhow::anyhow!("{e}: install the package postgresql, or say where its programs are"))?
+                    .bin
+            }
         };
         if !postgres.join("postgres").is_file() {
             bail!("there is no program postgres in {}", postgres.display());
         }
+        let root = Uid::effective().is_root();
         // Whoever runs the cluster must be able to read them, wherever Cargo put them.
         let place = directory.join("programs");
         fs::create_dir(&place).context("cannot make a directory")?;
         let program = |name: &str| -> anyhow::Result<PathBuf> {
             let (from, to) = (programs.join(name), place.join(name));
-            fs::hard_link(&from, &to)
+            // They are given away, and Cargo's own are not ours to give: root makes copies.
+            let linked = if root { Err(std::io::ErrorKind::Unsupported.into()) } else { fs::hard_link(&from, &to) };
+            linked
                 .or_else(|_| fs::copy(&from, &to).map(drop))
                 .with_context(|| format!("there is no {}; build it: cargo build -p {name}", from.display()))?;
             Ok(to)
@@ -113,15 +125,16 @@ impl Cluster {
         fs::write(&path, serde_json::to_vec(&settings)?).context("cannot write the settings")?;
         let mut command = std::process::Command::new(binary);
         command.arg("enter").env(SETTINGS, &path).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
-        if Uid::effective().is_root() {
+        if root {
             let nobody = unused_uid();
             give(directory, nobody)?;
             command.uid(nobody).gid(nobody);
         }
+        let janitor = janitor::Janitor::start(&own, directory)?;
         let mut child = Command::from(command).kill_on_drop(true).spawn().context("cannot start the cluster")?;
         let stdin = child.stdin.take();
         let words = BufReader::new(child.stdout.take().context("no pipe")?).lines();
-        Ok(Self { child, stdin, words, directory: directory.to_path_buf(), _lock: lock })
+        Ok(Self { child, stdin, _janitor: janitor, words, directory: directory.to_path_buf(), _lock: lock })
     }
 
     /// Where the cluster's files are.
@@ -134,15 +147,20 @@ impl Cluster {
         self.directory.join("kubeconfig")
     }
 
-    /// The next thing that the cluster says; nothing when it is over. Forwards connections on the way.
+    /// The next thing that the cluster says; nothing when it is over. Forwards connections on the way. Where the port of a
+    /// Service is taken on this machine (a PostgreSQL that listens at every address, or another cluster), the word names
+    /// the one that was free instead.
     ///
     /// # Errors
-    /// When an address outside is taken, or the cluster failed.
+    /// When the API server's port is taken, or the cluster failed.
     pub async fn word(&mut self) -> anyhow::Result<Option<Word>> {
         let Some(line) = self.words.next_line().await.context("the cluster cannot be heard")? else { return Ok(None) };
-        let word: Word = serde_json::from_str(&line).with_context(|| format!("the cluster said {line:?}"))?;
-        match &word {
-            Word::Listen { at, to, .. } => forward::listen(*at, *to, self.directory.join(forward::SOCKET)).await?,
+        let mut word: Word = serde_json::from_str(&line).with_context(|| format!("the cluster said {line:?}"))?;
+        match &mut word {
+            Word::Listen { at, to, .. } => {
+                let fixed = to.ip() == network::API;
+                *at = forward::listen(*at, fixed, *to, self.directory.join(forward::SOCKET)).await?;
+            }
             Word::Failed(why) => bail!("{why}"),
             Word::Say(_) | Word::Ready => {}
         }
@@ -190,20 +208,6 @@ fn free_port(wanted: u16) -> anyhow::Result<u16> {
     let at = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), wanted);
     let listener = TcpListener::bind(at).with_context(|| format!("cannot listen at {at}; name another port"))?;
     Ok(listener.local_addr().context("a socket without an address")?.port())
-}
-
-/// The newest PostgreSQL of the machine, where Debian and Fedora put it.
-fn newest_postgres() -> anyhow::Result<PathBuf> {
-    for major in (15..=18).rev() {
-        for bin in [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/pgsql-{major}/bin")] {
-            if Path::new(&bin).join("postgres").is_file() {
-                return Ok(bin.into());
-            }
-        }
-    }
-    bail!(
-        "there is no PostgreSQL 15 to 18 on this machine: install the package postgresql, or say where its programs are"
-    )
 }
 
 /// A user that nobody is.

@@ -1,5 +1,7 @@
 //! The program `pgconvoy-embedded up`, a client of its API, and `psql`.
 
+pub(crate) mod tour;
+
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use nix::sys::signal::{Signal, kill};
@@ -41,35 +43,43 @@ fn skipped(why: &str) {
     let _ = writeln!(past_capture, "SKIPPED embedded: {why}");
 }
 
+/// Whether this machine can run a cluster; the programs are built then.
+fn possible() -> bool {
+    if postgres().is_none() {
+        skipped("there is no PostgreSQL on this machine");
+        return false;
+    }
+    let namespaces = Command::new("unshare").args(["-U", "-m", "-p", "-n", "-r", "--fork", "true"]).status();
+    if !namespaces.is_ok_and(|s| s.success()) {
+        skipped("this machine allows no user namespaces");
+        return false;
+    }
+    PROGRAMS.call_once(|| {
+        // Whoever has just done it need not wait for another cargo.
+        if std::env::var_os("PGCONVOY_BUILT").is_some() {
+            return;
+        }
+        let packages = ["-ppgconvoy-operator", "-ppgconvoy-agent", "-ppgconvoy-supervisor"];
+        let target = Path::new(PROGRAM).ancestors().nth(2).unwrap();
+        let cargo = Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--offline"])
+            .args(packages)
+            .env("CARGO_TARGET_DIR", target)
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    });
+    true
+}
+
 impl Bed {
     /// Starts one with pgconvoy's custom resources; none if this machine cannot.
     pub(crate) fn up(arguments: &[&str]) -> Option<Bed> {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if postgres().is_none() {
-            skipped("there is no PostgreSQL on this machine");
+        if !possible() {
             return None;
         }
-        let namespaces = Command::new("unshare").args(["-U", "-m", "-p", "-n", "-r", "--fork", "true"]).status();
-        if !namespaces.is_ok_and(|s| s.success()) {
-            skipped("this machine allows no user namespaces");
-            return None;
-        }
-        PROGRAMS.call_once(|| {
-            // Whoever has just done it need not wait for another cargo.
-            if std::env::var_os("PGCONVOY_BUILT").is_some() {
-                return;
-            }
-            let packages = ["-ppgconvoy-operator", "-ppgconvoy-agent", "-ppgconvoy-supervisor"];
-            let target = Path::new(PROGRAM).ancestors().nth(2).unwrap();
-            let cargo = Command::new(env!("CARGO"))
-                .args(["build", "--locked", "--offline"])
-                .args(packages)
-                .env("CARGO_TARGET_DIR", target)
-                .current_dir(root())
-                .output()
-                .unwrap();
-            assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
-        });
         let mut command = Command::new(PROGRAM);
         command.arg("up").args(arguments).current_dir(root());
         for entry in std::fs::read_dir(root().join("crds")).unwrap().flatten() {
