@@ -4,7 +4,7 @@
 //! fsynced, renamed, and the directory fsynced: a promise is on disk before it is spoken.
 
 use pgconvoy_crds::PgTermSpec;
-use pgconvoy_ha::Record;
+use pgconvoy_ha::{Record, Unattached};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -52,8 +52,18 @@ struct Stored {
     promised: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     led: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unattached: Vec<StoredUnattached>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     head: Option<PgTermSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredUnattached {
+    incarnation: String,
+    epoch: String,
 }
 
 /// Reads the record in `state`; an empty one where there is no file yet.
@@ -94,6 +104,10 @@ fn parse(text: &str) -> Result<Record, String> {
     fn field<T: std::str::FromStr<Err = pgconvoy_terms::Malformed>>(text: Option<String>) -> Result<Option<T>, String> {
         text.map(|t| t.parse::<T>().map_err(|e| e.to_string())).transpose()
     }
+    let former = stored.former.iter().map(|name| name.parse()).collect::<Result<_, _>>();
+    let note = |u: &StoredUnattached| Ok(Unattached { incarnation: u.incarnation.parse()?, epoch: u.epoch.parse()? });
+    let unattached = stored.unattached.iter().map(note).collect::<Result<_, _>>();
+    let malformed = |e: pgconvoy_terms::Malformed| e.to_string();
     let head = match stored.head {
         Some(head) => head.read().map_err(|e| e.to_string())?,
         None => None,
@@ -103,6 +117,8 @@ fn parse(text: &str) -> Result<Record, String> {
         making: field(stored.making)?,
         promised: field(stored.promised)?,
         led: field(stored.led)?,
+        former: former.map_err(malformed)?,
+        unattached: unattached.map_err(malformed)?,
         head,
     })
 }
@@ -121,6 +137,12 @@ pub fn write(state: &Path, set_uid: &str, record: &Record) -> Result<(), RecordE
             making: record.making.as_ref().map(ToString::to_string),
             promised: text(&record.promised),
             led: text(&record.led),
+            former: record.former.iter().map(ToString::to_string).collect(),
+            unattached: record
+                .unattached
+                .iter()
+                .map(|u| StoredUnattached { incarnation: u.incarnation.to_string(), epoch: u.epoch.to_string() })
+                .collect(),
             head: record.head.as_ref().map(|t| PgTermSpec::write(set_uid, t)),
         })?;
         let temporary = state.join(format!("{FILE}.new"));
@@ -149,6 +171,8 @@ mod tests {
             making: Some(Incarnation::from_random(2)),
             promised: Some(epoch.clone()),
             led: Some(epoch.clone()),
+            former: vec![Incarnation::from_random(3), Incarnation::from_random(4)],
+            unattached: vec![Unattached { incarnation: Incarnation::from_random(3), epoch: epoch.clone() }],
             head: Some(Term {
                 epoch: epoch.clone(),
                 phase: Phase::Recruiting,
@@ -197,5 +221,6 @@ mod tests {
         let read = parse(&text).unwrap();
         assert_eq!(read.incarnation, Some(Incarnation::from_random(1)));
         assert_eq!(read.promised.unwrap().number, 3);
+        assert!(read.unattached.is_empty() && read.former.is_empty(), "nothing is known of where it did not follow");
     }
 }

@@ -31,11 +31,18 @@ impl Rule {
     /// Whether the rule can acknowledge nothing more once these have promised a later epoch: its leader is among them,
     /// or so many followers that fewer than W are left.
     pub fn sealed_by(&self, pledged: &BTreeSet<MemberId>) -> bool {
+        self.sealed_with(pledged, &BTreeSet::new())
+    }
+
+    /// As [`Rule::sealed_by`], where `unattached` are known never to have followed anybody in the rule's epoch, and never to
+    /// do so: the rule is what it would be without them. Whoever is left of those that pledged shares a member with every W
+    /// followers that could have acknowledged.
+    pub fn sealed_with(&self, pledged: &BTreeSet<MemberId>, unattached: &BTreeSet<MemberId>) -> bool {
         if pledged.contains(&self.leader) {
             return true;
         }
         let w = self.acknowledgements as usize;
-        let followers = self.followers.iter().filter(|f| pledged.contains(*f)).count();
+        let followers = self.followers.iter().filter(|f| pledged.contains(*f) || unattached.contains(*f)).count();
         // W = 0: only the leader itself seals it, whoever else has pledged.
         w > 0 && followers + w > self.followers.len()
     }
@@ -96,6 +103,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// By its definition again: every W followers that may have attached have one among those that pledged and may have.
+    #[test]
+    fn who_never_attached_counts_as_if_not_there() {
+        for n in 1..=4 {
+            for w in 1..=n {
+                let r = rule(n, w);
+                let followers: Vec<_> = r.followers.iter().cloned().collect();
+                for unattached in subsets(&followers) {
+                    for pledged in subsets(&followers) {
+                        let may_have: Vec<_> = followers.iter().filter(|f| !unattached.contains(*f)).cloned().collect();
+                        let quorums = subsets(&may_have).filter(|q| q.len() == w as usize);
+                        let met = quorums.into_iter().all(|q| q.intersection(&pledged).next().is_some());
+                        assert_eq!(r.sealed_with(&pledged, &unattached), met, "n={n} w={w} {pledged:?} {unattached:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unattached_leader_seals_nothing() {
+        let r = rule(2, 1);
+        assert!(
+            !r.sealed_with(&BTreeSet::from([m(2)]), &BTreeSet::from([m(1)])),
+            "a leader need not attach to acknowledge"
+        );
+        assert!(r.sealed_with(&BTreeSet::from([m(2)]), &BTreeSet::from([m(3)])));
+        let alone = rule(2, 0);
+        assert!(!alone.sealed_with(&BTreeSet::from([m(2)]), &BTreeSet::from([m(3)])), "with W = 0 nobody need attach");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What happens to a member.
 
-use crate::Local;
-use pgconvoy_terms::{ChangeId, Epoch, Lsn, MemberId, MemberName, Position, Term, TimelineId};
+use crate::{Local, Unattached};
+use pgconvoy_terms::{ChangeId, Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Term, TimelineId};
 use std::collections::BTreeSet;
 
 /// One thing that happened.
@@ -177,11 +177,15 @@ pub enum Answer {
         member: Option<MemberId>,
         /// How much of the log it holds; `None`: not known yet, ask again.
         position: Option<Position>,
+        /// Where data of this volume acknowledged nothing, whatever has become of it.
+        unattached: Vec<Unattached>,
     },
     /// Stored, and on disk; nothing is received from an earlier leader any more.
     Stored {
         /// Who stored it; `None`: a member without data, which counts for nothing.
         member: Option<MemberId>,
+        /// Names of data that was on this volume and is gone: what the record holds binds it all the same.
+        former: Vec<Incarnation>,
     },
     /// The epoch is still what I promised.
     Vouched {
@@ -192,14 +196,16 @@ pub enum Answer {
     },
     /// What I have heard of the epoch's leader.
     Canvassed {
-        /// Who says so.
-        member: MemberId,
+        /// Who says so; `None`: a member without data.
+        member: Option<MemberId>,
         /// Heard or not.
         heard: Heard,
         /// Whether its PostgreSQL is up as a standby, so that it could lead or acknowledge.
         able: bool,
         /// Whether it hears the leader's PostgreSQL itself on the stream ([`crate::Server::Standby`]).
         live: bool,
+        /// Where data of this volume acknowledged nothing, as of now.
+        unattached: Vec<Unattached>,
     },
     /// What I go by.
     Recalled {

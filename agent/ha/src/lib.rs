@@ -17,7 +17,7 @@ mod output;
 pub use crate::core::Core;
 pub use event::{Answer, Ask, AskId, Event, Heard, Register, Repair, Spec, SwapOutcome, Unreachable};
 pub use local::{Data, Local, RuleInForce, Server, Stream};
-pub use output::{Activity, Effect, Output, Permission, Publication, Record, TermTrouble, Want, WantKind};
+pub use output::{Activity, Effect, Output, Permission, Publication, Record, TermTrouble, Unattached, Want, WantKind};
 
 /// Milliseconds on CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -119,6 +119,20 @@ pub struct Record {
     pub head: Option<Term>,
     /// The last epoch for which its PostgreSQL was made writable.
     pub led: Option<Epoch>,
+    /// Names of data that was on this volume before, as far as a rule still names it.
+    pub former: Vec<Incarnation>,
+    /// Where data that is or was on this volume acknowledged nothing.
+    pub unattached: Vec<Unattached>,
+}
+
+/// That the data of this name, which is or was on this volume, never followed anybody in that epoch, and never will: it acknowledged
+/// nothing in it. On disk from the moment in which the epoch was promised until the one before the data is first attached in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unattached {
+    /// Which data.
+    pub incarnation: Incarnation,
+    /// In which epoch.
+    pub epoch: Epoch,
 }
 
 impl Record {

@@ -5,6 +5,8 @@
 
 #[path = "simulation/register.rs"]
 mod register;
+#[path = "simulation/unattached.rs"]
+mod unattached;
 mod world;
 
 use world::{Faults, World};

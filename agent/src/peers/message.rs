@@ -4,7 +4,7 @@
 //! something to guess at. Fields that are not known are ignored.
 
 use pgconvoy_crds::PgTermSpec;
-use pgconvoy_ha::{Answer, Ask, Heard};
+use pgconvoy_ha::{Answer, Ask, Heard, Unattached};
 use pgconvoy_terms::{ChangeId, Epoch, Malformed, MemberId, Position, Term, TimelineId};
 use serde::{Deserialize, Serialize};
 
@@ -104,21 +104,70 @@ impl From<HeardRecord> for Heard {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum AnswerRecord {
-    Pledged { member: Option<String>, position: Option<PositionRecord> },
-    Stored { member: Option<String> },
-    Vouched { member: String, nonce: u64 },
-    Canvassed { member: String, heard: HeardRecord, able: bool, live: bool },
-    Recalled { member: Option<String>, term: Option<PgTermSpec> },
-    Admitted { slot: String, from: String },
-    Diverged { timeline: u32, fork: String },
+    Pledged {
+        member: Option<String>,
+        position: Option<PositionRecord>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unattached: Vec<UnattachedRecord>,
+    },
+    Stored {
+        member: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        former: Vec<String>,
+    },
+    Vouched {
+        member: String,
+        nonce: u64,
+    },
+    Canvassed {
+        member: Option<String>,
+        heard: HeardRecord,
+        able: bool,
+        live: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unattached: Vec<UnattachedRecord>,
+    },
+    Recalled {
+        member: Option<String>,
+        term: Option<PgTermSpec>,
+    },
+    Admitted {
+        slot: String,
+        from: String,
+    },
+    Diverged {
+        timeline: u32,
+        fork: String,
+    },
     NotYet {},
-    Refused { why: String, head: Option<String>, promised: Option<String> },
+    Refused {
+        why: String,
+        head: Option<String>,
+        promised: Option<String>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
 struct PositionRecord {
     timeline: u32,
     end: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UnattachedRecord {
+    incarnation: String,
+    epoch: String,
+}
+
+fn write_unattached(notes: &[Unattached]) -> Vec<UnattachedRecord> {
+    let record =
+        |u: &Unattached| UnattachedRecord { incarnation: u.incarnation.to_string(), epoch: u.epoch.to_string() };
+    notes.iter().map(record).collect()
+}
+
+fn read_unattached(records: &[UnattachedRecord]) -> Result<Vec<Unattached>, Malformed> {
+    let note = |r: &UnattachedRecord| Ok(Unattached { incarnation: r.incarnation.parse()?, epoch: r.epoch.parse()? });
+    records.iter().map(note).collect()
 }
 
 /// A question as it is sent.
@@ -160,14 +209,22 @@ pub(super) fn read_ask(set_uid: &str, bytes: &[u8]) -> Result<Ask, MessageError>
 pub(super) fn write_answer(set_uid: &str, answer: &Answer) -> Vec<u8> {
     let text = |m: &Option<MemberId>| m.as_ref().map(ToString::to_string);
     let answer = match answer {
-        Answer::Pledged { member, position } => {
-            AnswerRecord::Pledged { member: text(member), position: position.map(Into::into) }
+        Answer::Pledged { member, position, unattached } => AnswerRecord::Pledged {
+            member: text(member),
+            position: position.map(Into::into),
+            unattached: write_unattached(unattached),
+        },
+        Answer::Stored { member, former } => {
+            AnswerRecord::Stored { member: text(member), former: former.iter().map(ToString::to_string).collect() }
         }
-        Answer::Stored { member } => AnswerRecord::Stored { member: text(member) },
         Answer::Vouched { member, nonce } => AnswerRecord::Vouched { member: member.to_string(), nonce: *nonce },
-        Answer::Canvassed { member, heard, able, live } => {
-            AnswerRecord::Canvassed { member: member.to_string(), heard: (*heard).into(), able: *able, live: *live }
-        }
+        Answer::Canvassed { member, heard, able, live, unattached } => AnswerRecord::Canvassed {
+            member: text(member),
+            heard: (*heard).into(),
+            able: *able,
+            live: *live,
+            unattached: write_unattached(unattached),
+        },
         Answer::Recalled { member, term } => {
             AnswerRecord::Recalled { member: text(member), term: term.as_ref().map(|t| PgTermSpec::write(set_uid, t)) }
         }
@@ -189,14 +246,23 @@ pub(super) fn read_answer(set_uid: &str, bytes: &[u8]) -> Result<Answer, Message
         text.map(|t| t.parse()).transpose()
     }
     Ok(match read::<Answering>(set_uid, bytes)?.answer {
-        AnswerRecord::Pledged { member, position } => {
-            Answer::Pledged { member: parse(member)?, position: position.map(TryInto::try_into).transpose()? }
-        }
-        AnswerRecord::Stored { member } => Answer::Stored { member: parse(member)? },
+        AnswerRecord::Pledged { member, position, unattached } => Answer::Pledged {
+            member: parse(member)?,
+            position: position.map(TryInto::try_into).transpose()?,
+            unattached: read_unattached(&unattached)?,
+        },
+        AnswerRecord::Stored { member, former } => Answer::Stored {
+            member: parse(member)?,
+            former: former.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+        },
         AnswerRecord::Vouched { member, nonce } => Answer::Vouched { member: member.parse()?, nonce },
-        AnswerRecord::Canvassed { member, heard, able, live } => {
-            Answer::Canvassed { member: member.parse()?, heard: heard.into(), able, live }
-        }
+        AnswerRecord::Canvassed { member, heard, able, live, unattached } => Answer::Canvassed {
+            member: parse(member)?,
+            heard: heard.into(),
+            able,
+            live,
+            unattached: read_unattached(&unattached)?,
+        },
         AnswerRecord::Recalled { member, term } => {
             Answer::Recalled { member: parse(member)?, term: term.map(|t| read_term(set_uid, &t)).transpose()? }
         }

@@ -43,6 +43,10 @@ fn term() -> Term {
     }
 }
 
+fn note(n: u32) -> Unattached {
+    Unattached { incarnation: member(n).incarnation, epoch: epoch(n) }
+}
+
 fn position() -> Position {
     Position { timeline: TimelineId(u32::MAX), end: Lsn(u64::MAX) }
 }
@@ -67,13 +71,20 @@ fn every_question_arrives_as_it_was_asked() {
 #[test]
 fn every_answer_arrives_as_it_was_given() {
     for answer in [
-        Answer::Pledged { member: Some(member(3)), position: Some(position()) },
-        Answer::Pledged { member: Some(member(3)), position: None },
-        Answer::Pledged { member: None, position: None },
-        Answer::Stored { member: Some(member(1)) },
-        Answer::Stored { member: None },
+        Answer::Pledged { member: Some(member(3)), position: Some(position()), unattached: vec![] },
+        Answer::Pledged { member: Some(member(3)), position: None, unattached: vec![note(1), note(2)] },
+        Answer::Pledged { member: None, position: None, unattached: vec![note(3)] },
+        Answer::Stored { member: Some(member(1)), former: vec![] },
+        Answer::Stored { member: None, former: vec![member(1).incarnation, member(2).incarnation] },
         Answer::Vouched { member: member(2), nonce: u64::MAX },
-        Answer::Canvassed { member: member(2), heard: Heard::Unknown, able: true, live: false },
+        Answer::Canvassed {
+            member: Some(member(2)),
+            heard: Heard::Unknown,
+            able: true,
+            live: false,
+            unattached: vec![note(4)],
+        },
+        Answer::Canvassed { member: None, heard: Heard::No, able: false, live: false, unattached: vec![] },
         Answer::Recalled { member: Some(member(2)), term: Some(term()) },
         Answer::Recalled { member: None, term: None },
         Answer::Admitted { slot: "m1_aaaaaaaaaa_e1_aaaa".into(), from: MemberName::new("orders", 3) },
@@ -98,7 +109,13 @@ fn version_1_stays_as_it_is() {
     assert_eq!(String::from_utf8(write_answer(UID, &diverged)).unwrap(), text);
     // Fields of a later agent are ignored, absent ones are none.
     let later = r#"{"version":1,"setUid":"5f0c1a4e","hint":1,"answer":{"pledged":{"mood":"fine"}}}"#;
-    assert_eq!(read_answer(UID, later.as_bytes()).unwrap(), Answer::Pledged { member: None, position: None });
+    let pledged = Answer::Pledged { member: None, position: None, unattached: vec![] };
+    assert_eq!(read_answer(UID, later.as_bytes()).unwrap(), pledged);
+    // What says nothing of where it did not follow is as it was before that could be said.
+    let canvassed =
+        Answer::Canvassed { member: Some(member(1)), heard: Heard::No, able: true, live: false, unattached: vec![] };
+    let text = r#"{"version":1,"setUid":"5f0c1a4e","answer":{"canvassed":{"member":"orders-1/aeaaaaaaaa","heard":"no","able":true,"live":false}}}"#;
+    assert_eq!(String::from_utf8(write_answer(UID, &canvassed)).unwrap(), text);
 }
 
 #[test]

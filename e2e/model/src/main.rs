@@ -17,7 +17,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 pgconvoy-model MODE [NAME=NUMBER…]
   base, mutants, progress, walk, replay    epoch, pledge and quorum: n w e(pochs) v (writes) b(ounces) d(isk losses)
-                                           r(econfigurations) masks misroute replay steps locks asks; seed seconds
+                                           r(econfigurations) masks misroute replay steps locks asks breaks unnoted; seed seconds
   register, register-mutants, register-progress, register-walk
                                            PgTerm lost, rolled back, repaired: n m(embers) w o(pens) v restores deletes
                                            repairs r; seconds
@@ -73,7 +73,8 @@ fn run(args: &Arguments) -> Result<(), String> {
         steps: args.flag("steps")?,
         locks: args.small("locks", 3)?,
         asks: args.small("asks", 0)?,
-        mutant: quorum::Mutant::None,
+        breaks: args.small("breaks", 0)?,
+        mutant: if args.flag("unnoted")? { quorum::Mutant::NotesUnused } else { quorum::Mutant::None },
     };
     let register = register::Opts {
         n: base.n,
@@ -122,9 +123,12 @@ fn run(args: &Arguments) -> Result<(), String> {
                 );
             }
         }
-        Some("progress") => {
-            progress::print(&title, base, |s| s.term.phase == quorum::Phase::Active, |s| s.term.epoch == base.epochs)
-        }
+        Some("progress") => progress::print(
+            &title,
+            base,
+            |s| s.term.phase == quorum::Phase::Active,
+            |s| s.term.epoch == base.epochs || !base.hopeful(s),
+        ),
         Some("register-progress") => {
             progress::print(&title, register, |s| register.serves(s), |s| register.spent(s));
         }

@@ -35,6 +35,7 @@ fn base() -> quorum::Opts {
         steps: false,
         locks: 3,
         asks: 0,
+        breaks: 0,
         mutant: quorum::Mutant::None,
     }
 }
@@ -65,6 +66,12 @@ fn epochs_pledges_and_quorums_lose_nothing() {
         ("a restart", 963_631, quorum::Opts { writes: 1, bounces: 1, replay: true, ..b }),
         ("a lost disk", 507_402, quorum::Opts { epochs: 2, writes: 1, losses: 1, asks: 1, ..b }),
         ("attaching step by step", 187_376, quorum::Opts { writes: 1, steps: true, ..b }),
+        ("a copy that breaks off", 1_892_986, quorum::Opts { writes: 1, breaks: 1, ..b }),
+        (
+            "a copy that breaks off, and a lost disk",
+            300_942,
+            quorum::Opts { epochs: 2, writes: 1, losses: 1, breaks: 1, ..b },
+        ),
     ] {
         clean(what, states, &enumerate(o, BOUNDS));
     }
@@ -107,6 +114,20 @@ fn nobody_gets_stuck() {
     let o = register::Opts { writes: 0, repairs: 1, ..base_register() };
     let p = progress::search(o, |s| o.serves(s), |s| o.spent(s));
     assert!(p.states > 100_000 && p.stuck.is_none(), "{:?}", p.stuck);
+}
+
+/// A leader is lost while a follower that never followed it is copied anew: the rest goes on without a person.
+#[test]
+fn who_never_attached_keeps_nobody_waiting() {
+    let o = quorum::Opts { writes: 0, losses: 1, breaks: 1, ..base() };
+    let search = |o: quorum::Opts| {
+        let active = |s: &quorum::State| s.term.phase == quorum::Phase::Active;
+        progress::search(o, active, |s| s.term.epoch == o.epochs || !o.hopeful(s))
+    };
+    let p = search(o);
+    assert!(p.states > 1_000_000 && p.stuck.is_none(), "{:?}", p.stuck);
+    let p = search(quorum::Opts { mutant: quorum::Mutant::NotesUnused, ..o });
+    assert!(p.stuck.is_some(), "nobody needs the notes");
 }
 
 /// A leader that acknowledges is left alone, one that cannot is replaced where others could, and in vain nobody tries.

@@ -21,7 +21,7 @@ impl Open {
     /// Whether a better answer may come of what is being done just now, so that it is worth waiting for.
     fn may_improve(&self, answer: &Answer) -> bool {
         let acted_upon = matches!(self.ask, Ask::Pledge { .. } | Ask::Store { .. } | Ask::Attach { .. });
-        acted_upon && matches!(answer, Answer::NotYet | Answer::Pledged { member: Some(_), position: None })
+        acted_upon && matches!(answer, Answer::NotYet | Answer::Pledged { member: Some(_), position: None, .. })
     }
 }
 
@@ -81,10 +81,11 @@ impl Core {
         if !self.goes_by(term) || term.phase != Phase::Recruiting {
             return self.refuse("this member has promised a later epoch, or may not obey that term");
         }
+        let unattached = self.record.unattached.clone();
         match self.my_id() {
             // The position counts only once nothing is received any more: that is what makes the promise one.
-            Some(me) => Answer::Pledged { member: Some(me), position: self.my_position() },
-            None if self.volume_is_empty() => Answer::Pledged { member: None, position: None },
+            Some(me) => Answer::Pledged { member: Some(me), position: self.my_position(), unattached },
+            None if self.volume_is_empty() => Answer::Pledged { member: None, position: None, unattached },
             None => Answer::NotYet,
         }
     }
@@ -93,8 +94,11 @@ impl Core {
         if !self.goes_by(term) {
             return self.refuse("this member has acted on a later change, or may not obey that term");
         }
+        let mut former = self.record.former.clone();
         let Some(me) = self.my_id() else {
-            return if self.volume_is_empty() { Answer::Stored { member: None } } else { Answer::NotYet };
+            // Half-made data is nobody's any more; that it keeps to this term is as sure as before.
+            former.extend(self.record.incarnation.clone());
+            return if self.volume_is_empty() { Answer::Stored { member: None, former } } else { Answer::NotYet };
         };
         let earlier_leader_gone = self.settled()
             && match self.server() {
@@ -103,10 +107,10 @@ impl Core {
                 Server::Standby { following: Some(epoch), .. } => *epoch == term.epoch,
                 Server::Busy | Server::Primary { .. } => false,
             };
-        if earlier_leader_gone { Answer::Stored { member: Some(me) } } else { Answer::NotYet }
+        if earlier_leader_gone { Answer::Stored { member: Some(me), former } } else { Answer::NotYet }
     }
 
-    fn volume_is_empty(&self) -> bool {
+    pub(super) fn volume_is_empty(&self) -> bool {
         self.local.as_ref().is_some_and(|l| matches!(l.data, crate::Data::Empty | crate::Data::HalfMade))
     }
 

@@ -5,7 +5,7 @@
 //! wrong suspicions rare: nobody opens an epoch unless those who hear nothing suffice to seal the old one and to make the
 //! next one active.
 
-use super::{Core, Kind};
+use super::{Core, Kind, unattached};
 use crate::{Activity, Answer, Ask, Heard, Instant, Server};
 use pgconvoy_terms::{Epoch, MemberId, MemberName, Phase, Term};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,20 +13,23 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What one member said.
 #[derive(Debug)]
 pub(super) struct Said {
+    /// `None`: without data.
+    pub(super) member: Option<MemberId>,
     pub(super) heard: Heard,
     pub(super) able: bool,
     pub(super) live: bool,
+    pub(super) unattached: unattached::Said,
     /// When it was asked.
     pub(super) sent: Instant,
 }
 
 /// What the members said.
 #[derive(Debug, Default)]
-pub(super) struct Canvass(BTreeMap<MemberId, Said>);
+pub(super) struct Canvass(BTreeMap<MemberName, Said>);
 
 impl Canvass {
-    pub(super) fn hear(&mut self, member: MemberId, said: Said) {
-        self.0.insert(member, said);
+    pub(super) fn hear(&mut self, from: MemberName, said: Said) {
+        self.0.insert(from, said);
     }
 }
 
@@ -85,12 +88,16 @@ impl Core {
     }
 
     pub(super) fn answer_canvass(&self, epoch: &Epoch) -> Answer {
-        let (Some(term), Some(member)) = (&self.record.head, self.my_id()) else { return Answer::NotYet };
+        let (Some(term), member) = (&self.record.head, self.my_id()) else { return Answer::NotYet };
+        if member.is_none() && !self.volume_is_empty() {
+            return Answer::NotYet;
+        }
         if term.epoch != *epoch {
             return self.refuse("this member goes by another epoch");
         }
         let (able, live) = self.standby_state();
-        Answer::Canvassed { member, heard: self.heard(term), able, live }
+        let unattached = self.record.unattached.clone();
+        Answer::Canvassed { member, heard: self.heard(term), able, live, unattached }
     }
 
     /// Whether PostgreSQL is up as a standby here, and whether it hears its leader on the stream.
@@ -120,7 +127,7 @@ impl Core {
             let pause = self.timing.ask_again;
             self.ask(&name, Kind::Canvass, pause, Ask::Canvass { epoch: term.epoch.clone() });
         }
-        if !self.agreed(term, &me) {
+        if !self.agreed(term, me) {
             return false;
         }
         let who = term.leader.as_ref().map_or_else(|| "the leader".to_owned(), |l| l.name.to_string());
@@ -139,16 +146,18 @@ impl Core {
     }
 
     /// Whether those who heard nothing suffice to seal every rule and to make another epoch active.
-    fn agreed(&self, term: &Term, me: &MemberId) -> bool {
+    fn agreed(&self, term: &Term, me: MemberId) -> bool {
         let (able, live) = self.standby_state();
-        let mine = Said { heard: Heard::No, able, live, sent: self.now };
-        let fresh = self.canvass.0.iter().filter(|(_, s)| self.now.since(s.sent) <= self.timing.suspect);
-        let said: Vec<_> = std::iter::once((me, &mine)).chain(fresh).collect();
-        if said.iter().any(|(_, s)| s.heard == Heard::Yes) {
+        let mut unattached = unattached::Said::default();
+        unattached.hear(&self.me, &self.record.unattached);
+        let mine = Said { member: Some(me.clone()), heard: Heard::No, able, live, unattached, sent: self.now };
+        let fresh = self.canvass.0.values().filter(|s| self.now.since(s.sent) <= self.timing.suspect);
+        let said: Vec<_> = std::iter::once(&mine).chain(fresh).collect();
+        if said.iter().any(|s| s.heard == Heard::Yes) {
             return false;
         }
         let those = |what: fn(&Said) -> bool| -> BTreeSet<MemberId> {
-            said.iter().filter(|(_, s)| what(s)).map(|(m, _)| (*m).clone()).collect()
+            said.iter().filter(|s| what(s)).filter_map(|s| s.member.clone()).collect()
         };
         let live = those(|s| s.live);
         // Its agent is silent, but its PostgreSQL streams to so many that it acknowledges: an agent that restarts.
@@ -158,16 +167,20 @@ impl Core {
         let able = those(|s| s.able);
         let silent = those(|s| s.heard == Heard::No);
         term.rules.iter().all(|r| {
-            let taking_part = able.iter().filter(|m| r.contains(m)).count();
+            // Without the log of this epoch; it is given what the next leader has, if need be as a copy.
+            let silent_notes = said.iter().filter(|s| s.heard == Heard::No);
+            let unattached: BTreeSet<_> = silent_notes.flat_map(|s| s.unattached.in_epoch(&r.epoch)).collect();
+            let follows_later = |m: &MemberId| *m != r.leader && unattached.contains(m);
+            let taking_part = r.members().filter(|m| able.contains(*m) || follows_later(m)).count();
             let replaceable = match r.acknowledgements {
                 // Any sign of life of a leader that needs nobody speaks for it, time must be able to end its rule, and most
                 // must agree; a single follower has the Lease to tell it, which its leader holds while it serves.
                 0 => {
                     let agree = r.members().filter(|m| silent.contains(*m)).count();
                     let most = 2 * agree > r.followers.len() + 1 || r.followers.len() == 1;
-                    live.is_empty() && r.followers.contains(me) && most
+                    live.is_empty() && r.followers.contains(&me) && most
                 }
-                _ => r.sealed_by(&silent),
+                _ => r.sealed_with(&silent, &unattached),
             };
             replaceable && taking_part > r.acknowledgements as usize
         })

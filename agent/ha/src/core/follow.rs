@@ -111,6 +111,8 @@ impl Core {
                 return;
             }
         };
+        // On disk before PostgreSQL is told: from then on it may acknowledge.
+        self.note_attached(&term.epoch);
         // Whoever comes here as to the leader would get a session that can only read, and keep it.
         let gate = self.last_leader(term) != Some(&self.me);
         self.want(WantKind::Follow { leader: leader.clone(), epoch: term.epoch.clone(), tag, slot, gate });

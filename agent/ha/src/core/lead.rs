@@ -163,15 +163,16 @@ impl Core {
             return;
         }
         let Some(rule) = term.rules.last().cloned() else { return };
-        self.note_stored(me.clone());
+        self.note_stored_here(me);
         let before: Vec<Rule> = term.rules_before().cloned().collect();
-        if !before.iter().all(|r| r.confirmed_by(&self.stored.1)) {
+        if !before.iter().all(|r| r.confirmed_by(&self.stored.members)) {
             self.detach();
             self.ask_to_store(term);
             return;
         }
         if self.record.led.as_ref() != Some(&term.epoch) {
             self.record.led = Some(term.epoch.clone());
+            self.note_attached(&term.epoch);
             self.persist();
         }
         if !Self::clock_bound(term) {
@@ -188,7 +189,7 @@ impl Core {
     fn ask_to_store(&mut self, term: &Term) {
         let pause = self.timing.ask_again;
         for name in self.everyone(term) {
-            if !self.stored.1.iter().any(|m| m.name == name) {
+            if !self.stored.members.iter().any(|m| m.name == name) {
                 self.ask(&name, Kind::Store, pause, Ask::Store { term: term.clone() });
             }
         }
@@ -283,8 +284,8 @@ impl Core {
     fn reconfigure(&mut self, term: &Term, me: &MemberId, reign: &Reign) -> Option<Rule> {
         if let [old, new] = &term.rules[..] {
             // Begun: stored by a quorum of the old rule, then in force, then final.
-            self.note_stored(me.clone());
-            let stored = old.followers.iter().filter(|f| self.stored.1.contains(*f)).count();
+            self.note_stored_here(me);
+            let stored = old.followers.iter().filter(|f| self.stored.members.contains(*f)).count();
             if stored < old.acknowledgements as usize {
                 self.ask_to_store(term);
                 return Some(old.clone());

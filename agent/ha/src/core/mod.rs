@@ -14,6 +14,7 @@ mod random;
 mod records;
 mod repair;
 mod term;
+mod unattached;
 
 use crate::{
     Activity, Answer, Ask, AskId, Data, Effect, Event, Instant, Local, Output, Permission, Publication, Record,
@@ -82,8 +83,9 @@ pub struct Core {
     pledges: BTreeMap<MemberId, Option<Position>>,
     dataless: BTreeSet<MemberName>,
     sealed_since: Option<Instant>,
-    /// Who is known to have stored the term whose newest change is this.
-    stored: (Option<ChangeId>, BTreeSet<MemberId>),
+    /// What those who pledged said of data that never attached.
+    unattached: unattached::Said,
+    stored: Stored,
 
     /// When a leader with a quorum was heard last, or a new one became active; since when this member listens.
     heard: Instant,
@@ -146,6 +148,15 @@ impl Level {
     }
 }
 
+/// Who is known to have stored a term.
+#[derive(Debug, Default)]
+struct Stored {
+    /// The newest change of that term.
+    about: Option<ChangeId>,
+    /// Who, and in whose name: a record speaks also for data that was on its volume before.
+    members: BTreeSet<MemberId>,
+}
+
 /// What a question was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
@@ -202,7 +213,8 @@ impl Core {
             pledges: BTreeMap::new(),
             dataless: BTreeSet::new(),
             sealed_since: None,
-            stored: (None, BTreeSet::new()),
+            unattached: unattached::Said::default(),
+            stored: Stored::default(),
             heard: now,
             nobody: None,
             canvass: canvass::Canvass::default(),
@@ -321,21 +333,27 @@ impl Core {
         // An answer about an earlier change says nothing about this one.
         let current = question.about.as_ref() == self.record.head_id();
         let same_epoch = question.epoch.as_ref() == self.record.head.as_ref().map(|t| &t.epoch);
+        let named = |member: &Option<MemberId>| member.as_ref().is_none_or(|m| m.name == *from);
         match answer {
-            Answer::Pledged { member: Some(member), position } if current && member.name == *from => {
-                self.pledges.insert(member, position);
+            Answer::Pledged { member, position, unattached } if current && named(&member) => {
+                self.unattached.hear(from, &unattached);
+                if let Some(member) = member {
+                    self.pledges.insert(member, position);
+                } else {
+                    self.dataless.insert(from.clone());
+                }
             }
-            Answer::Pledged { member: None, .. } if current => {
-                self.dataless.insert(from.clone());
-            }
-            Answer::Stored { member: Some(member) } if current && member.name == *from => {
-                self.note_stored(member);
+            Answer::Stored { member, former } if current && named(&member) => {
+                self.note_stored(from, member, &former);
             }
             Answer::Vouched { member, nonce } if same_epoch && nonce == question.nonce && member.name == *from => {
                 self.vouch.hear(member, question.sent);
             }
-            Answer::Canvassed { member, heard, able, live } if current && member.name == *from => {
-                self.canvass.hear(member, canvass::Said { heard, able, live, sent: question.sent });
+            Answer::Canvassed { member, heard, able, live, unattached } if current && named(&member) => {
+                let mut notes = unattached::Said::default();
+                notes.hear(from, &unattached);
+                let said = canvass::Said { member, heard, able, live, unattached: notes, sent: question.sent };
+                self.canvass.hear(from.clone(), said);
             }
             Answer::Admitted { .. } | Answer::Diverged { .. } if current => {
                 self.hear_admission(&answer, question.positioned);
@@ -394,7 +412,9 @@ impl Core {
     fn adopt_made(&mut self, data: &Data) {
         let Data::Good { incarnation, .. } = data else { return };
         if self.record.making.as_ref() == Some(incarnation) {
-            self.record.incarnation = self.record.making.take();
+            let made = self.record.making.take();
+            let before = std::mem::replace(&mut self.record.incarnation, made);
+            self.note_new_data(incarnation, before);
             self.copying = None;
             self.persist();
         }
@@ -420,8 +440,8 @@ impl Core {
     fn obey(&mut self) {
         let Some(term) = self.record.head.clone() else { return };
         // Until a member is known to have been asked about this change, nothing is known about it.
-        if self.stored.0.as_ref() != term.head() {
-            self.stored = (term.head().cloned(), BTreeSet::new());
+        if self.stored.about.as_ref() != term.head() {
+            self.stored = Stored { about: term.head().cloned(), ..Stored::default() };
         }
         match (&term.leader, term.phase) {
             (Some(leader), _) if self.is_me(leader) => self.lead(&term),

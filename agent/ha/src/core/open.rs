@@ -91,6 +91,8 @@ impl Core {
             }
         }
         if let Some(me) = self.my_id() {
+            let notes = self.record.unattached.clone();
+            self.unattached.hear(&me.name, &notes);
             self.pledges.insert(me, position);
         }
         self.elect(term);
@@ -130,7 +132,8 @@ impl Core {
             self.pledges.iter().filter_map(|(m, p)| p.map(|p| (m.clone(), p))).collect();
         self.leave_the_election(&mut known);
         let sealing: BTreeSet<MemberId> = known.keys().cloned().collect();
-        if self.gathering(term) || !term.rules.iter().all(|r| r.sealed_by(&sealing) || self.lapsed(term, r)) {
+        let sealed = |r: &Rule| r.sealed_with(&sealing, &self.unattached.in_epoch(&r.epoch));
+        if self.gathering(term) || !term.rules.iter().all(|r| sealed(r) || self.lapsed(term, r)) {
             self.sealed_since = None;
             return;
         }
@@ -155,12 +158,12 @@ impl Core {
             }
             None => return,
         };
-        let rule = self.next_rule(term, &leader, &sealing);
+        let rule = self.next_rule(term, &leader);
         let mut next = term.clone();
         next.phase = Phase::Elected;
         next.leader = Some(leader);
         // Nobody can confirm a rule whose leader, the only one who seals it, is gone.
-        next.rules.retain(|r| r.sealed_by(&sealing));
+        next.rules.retain(|r| r.sealed_with(&sealing, &self.unattached.in_epoch(&r.epoch)));
         next.lossy |= next.rules.len() < term.rules.len();
         next.rules.push(rule);
         let id = self.new_id();
@@ -184,10 +187,10 @@ impl Core {
 
     /// The rule of the new epoch: everybody who took part before or has pledged now, by their newest data, as far as
     /// they are in the roster.
-    fn next_rule(&self, term: &Term, leader: &MemberId, pledged: &BTreeSet<MemberId>) -> Rule {
+    fn next_rule(&self, term: &Term, leader: &MemberId) -> Rule {
         let mut by_name = BTreeMap::new();
         let before = term.rules.last().into_iter().flat_map(|r| r.members());
-        for member in before.chain(pledged) {
+        for member in before.chain(self.pledges.keys()) {
             by_name.insert(member.name.clone(), member.clone());
         }
         by_name.remove(&leader.name);

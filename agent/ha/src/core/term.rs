@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::{Effect, Instant, Register};
-use pgconvoy_terms::{ChangeId, Epoch, MemberId, Phase, Term};
+use pgconvoy_terms::{ChangeId, Epoch, Incarnation, MemberId, MemberName, Phase, Term};
 
 impl Core {
     /// Takes in the register as it was read.
@@ -59,8 +59,10 @@ impl Core {
                 self.canvass = super::canvass::Canvass::default();
                 self.pledges.clear();
                 self.dataless.clear();
+                self.unattached = super::unattached::Said::default();
                 self.sealed_since = None;
                 self.admission = None;
+                self.note_unattached(&term);
             }
             self.record.promised = Some(term.epoch.clone());
         }
@@ -77,6 +79,7 @@ impl Core {
                 self.tell("EpochOpened", message);
             }
         }
+        self.forget_notes(&term);
         self.record.head = Some(term);
         self.record_at = self.now;
         self.persist();
@@ -133,10 +136,17 @@ impl Core {
         ChangeId::from_random(self.random.next())
     }
 
-    pub(super) fn note_stored(&mut self, member: MemberId) {
-        if self.stored.0.as_ref() == self.record.head_id() {
-            self.stored.1.insert(member);
+    pub(super) fn note_stored(&mut self, from: &MemberName, member: Option<MemberId>, former: &[Incarnation]) {
+        if self.stored.about.as_ref() == self.record.head_id() {
+            let id = |incarnation: &Incarnation| MemberId { name: from.clone(), incarnation: incarnation.clone() };
+            self.stored.members.extend(former.iter().map(id).chain(member));
         }
+    }
+
+    /// This member has stored it, as everything that it acts on.
+    pub(super) fn note_stored_here(&mut self, me: &MemberId) {
+        let former = self.record.former.clone();
+        self.note_stored(&me.name, Some(me.clone()), &former);
     }
 
     /// A peer does not go along. If it knows more than we do, we must read the register again.

@@ -6,7 +6,7 @@ mod rng;
 
 use pgconvoy_ha::{
     Answer, Ask, AskId, Core, Effect, Event, Instant, Local, Output, Record, Register, Spec, SwapOutcome, Timing,
-    Unreachable,
+    Unattached, Unreachable,
 };
 use pgconvoy_terms::{Epoch, MemberId, MemberName, Phase, Term};
 use postgres::Postgres;
@@ -258,6 +258,13 @@ impl World {
         }
         eprintln!("register {:?}", self.register.1.as_ref().map(|t| (&t.epoch, t.phase, &t.leader, &t.rules)));
         panic!("seed {}: at {} ms: {why}", self.seed, self.now);
+    }
+
+    /// Fails, with what happened before, unless it holds.
+    pub(crate) fn expect(&self, holds: bool, why: &str) {
+        if !holds {
+            self.fail(why);
+        }
     }
 
     /// Lets so many milliseconds pass.
@@ -594,13 +601,24 @@ impl World {
     /// (Beyond that the set needs a person's `--accept-loss`, which is not a fault to survive.)
     fn wipe(&mut self, who: &MemberName) {
         let rules: Vec<_> = self.register.1.iter().flat_map(|t| t.rules.clone()).collect();
-        let intact = |m: &&MemberId| {
-            m.name != *who
-                && self.members.get(&m.name).is_some_and(|x| x.record.incarnation.as_ref() == Some(&m.incarnation))
-        };
+        let left = |m: &MemberId| self.members.get(&m.name).filter(|_| m.name != *who);
+        let intact = |m: &&MemberId| left(m).is_some_and(|x| x.postgres.has(&m.incarnation));
         let survives = rules.iter().all(|r| {
-            let rest: BTreeSet<_> = r.members().filter(intact).cloned().collect();
-            r.acknowledgements > 0 && r.confirmed_by(&rest)
+            let never = |m: &&MemberId| {
+                let note = |u: &Unattached| u.incarnation == m.incarnation && u.epoch == r.epoch;
+                left(m).is_some_and(|x| x.record.unattached.iter().any(note))
+            };
+            let speaks = |m: &&MemberId| {
+                left(m)
+                    .is_some_and(|x| x.record.former.iter().chain(&x.record.incarnation).any(|i| *i == m.incarnation))
+            };
+            let of =
+                |which: &dyn Fn(&&MemberId) -> bool| -> BTreeSet<_> { r.members().filter(which).cloned().collect() };
+            let rest = of(&intact);
+            r.acknowledgements > 0
+                && !rest.is_empty()
+                && r.sealed_with(&rest, &of(&never))
+                && r.confirmed_by(&of(&speaks))
         });
         // What a swap under way might add is not known yet: only calm registers lose a disk.
         let calm = rules.len() == 1 && self.register.1.as_ref().is_some_and(|t| t.phase == Phase::Active);
@@ -690,6 +708,59 @@ impl World {
     pub(crate) fn longest_gap(&mut self) -> u64 {
         self.last_acknowledged = self.now;
         std::mem::take(&mut self.gap)
+    }
+
+    /// Rewinds take so long from now on.
+    pub(crate) fn slow_down_rewinds(&mut self, at_least: u64) {
+        self.members.values_mut().for_each(|m| m.postgres.slow_down_rewinds(at_least));
+    }
+
+    /// The leader has thrown away the log that a follower which attaches again needs (or has it again).
+    pub(crate) fn forget_leaders_log(&mut self, forgotten: bool) {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.members.get_mut(&leader.name).unwrap().postgres.forget_its_log(forgotten);
+    }
+
+    /// Lets time pass until the data of somebody is half made (at most so many milliseconds): of whom.
+    pub(crate) fn run_until_half_made(&mut self, at_most: u64) -> MemberName {
+        let end = self.now + at_most;
+        loop {
+            if let Some((who, _)) = self.members.iter().find(|(_, m)| m.postgres.is_half_made()) {
+                return who.clone();
+            }
+            if self.now >= end {
+                self.fail("nobody's data is made anew");
+            }
+            self.run(10);
+        }
+    }
+
+    /// The leader's disk is lost for good; its member comes back after so long, without anything.
+    pub(crate) fn lose_leaders_disk_for(&mut self, milliseconds: u64) -> MemberName {
+        let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };
+        self.note(format!("{} loses its disk", leader.name));
+        let until = self.now + milliseconds;
+        let m = self.members.get_mut(&leader.name).unwrap();
+        (m.record, m.postgres, m.core, m.output) = (Record::default(), Postgres::new(), None, None);
+        m.generation += 1;
+        m.down_until = until;
+        leader.name
+    }
+
+    /// A follower's machine stops; its volume is there when it comes back, after so long.
+    pub(crate) fn restart_pod(&mut self, who: &MemberName, milliseconds: u64) {
+        self.crash(who, true);
+        self.members.get_mut(who).unwrap().down_until = self.now + milliseconds;
+    }
+
+    /// The followers, in order.
+    pub(crate) fn followers(&self) -> Vec<MemberName> {
+        let leader = self.leader();
+        self.names.iter().filter(|n| Some(n.ordinal()) != leader).cloned().collect()
+    }
+
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.register.1.as_ref().map(|t| t.phase)
     }
 
     pub(crate) fn restart_agent(&mut self, ordinal: u32) {

@@ -46,6 +46,12 @@ pub(crate) struct Postgres {
     busy_until: u64,
     promoted: Option<(Epoch, MemberId)>,
     clone: Option<(Vec<Entry>, usize)>,
+    /// A rewind that has changed the data: of which data, and until when it takes.
+    rewind: Option<(Incarnation, u64)>,
+    /// How long rewinds take at least.
+    slow_rewinds: u64,
+    /// Whether the log that followers need next is gone here, so that only a copy helps them.
+    short_log: bool,
     problem: Option<String>,
     /// How long the log was at an orderly stop of a writable server that nothing has run after.
     shutdown: Option<usize>,
@@ -70,6 +76,9 @@ impl Postgres {
             busy_until: 0,
             promoted: None,
             clone: None,
+            rewind: None,
+            slow_rewinds: 0,
+            short_log: false,
             problem: None,
             shutdown: None,
             name: None,
@@ -98,12 +107,39 @@ impl Postgres {
             _ => {}
         }
         if self.want.as_ref() != Some(want) {
+            self.break_off();
             self.want = Some(want.clone());
             self.busy_until = self.busy_until.max(now + 20);
         }
     }
 
+    /// A rewind that is broken off half-way leaves nothing of use.
+    fn break_off(&mut self) {
+        if self.rewind.take().is_some() {
+            self.log.clear();
+        }
+    }
+
+    pub(crate) fn slow_down_rewinds(&mut self, at_least: u64) {
+        self.slow_rewinds = at_least;
+    }
+
+    pub(crate) fn forget_its_log(&mut self, forgotten: bool) {
+        self.short_log = forgotten;
+    }
+
+    /// Whether its data is neither what it was nor what it is to be.
+    pub(crate) fn is_half_made(&self) -> bool {
+        self.half_made && self.data.is_none()
+    }
+
+    /// Whether this very data is there, whole.
+    pub(crate) fn has(&self, incarnation: &Incarnation) -> bool {
+        self.data.as_ref() == Some(incarnation)
+    }
+
     pub(crate) fn agent_restarted(&mut self) {
+        self.break_off();
         self.want = None;
         self.applied = 0;
         self.clone = None;
@@ -118,6 +154,7 @@ impl Postgres {
         self.hung_until = 0;
         self.running = Running::Down;
         self.clone = None;
+        self.break_off();
     }
 
     pub(crate) fn holds(&self, id: u64) -> bool {
@@ -224,15 +261,8 @@ impl Postgres {
                 self.clone_step(incarnation, &from, replace, source)
             }
             WantKind::Rewind { leader } => {
-                self.running = Running::Down;
-                match source(&leader) {
-                    Some(Postgres { running: Running::Primary(_), log, .. }) => {
-                        let same = self.log.iter().zip(log).take_while(|(a, b)| a == b).count();
-                        self.log.truncate(same);
-                        true
-                    }
-                    _ => false,
-                }
+                let length = self.slow_rewinds + rng.below(1_000);
+                self.rewind_step(&leader, length, source)
             }
             WantKind::Detached => match &mut self.running {
                 Running::Down => {
@@ -291,6 +321,35 @@ impl Postgres {
         }
         self.shutdown = Some(self.log.len());
         self.running = Running::Down;
+        true
+    }
+
+    /// Never done in a moment; from the first on the data is worthless until the last.
+    fn rewind_step<'a>(
+        &mut self,
+        leader: &MemberName,
+        length: u64,
+        source: &dyn Fn(&MemberName) -> Option<&'a Postgres>,
+    ) -> bool {
+        self.running = Running::Down;
+        let Some(Postgres { running: Running::Primary(_), log, .. }) = source(leader) else {
+            if self.rewind.is_some() {
+                self.problem = Some("the source of the rewind is gone".into());
+            }
+            return false;
+        };
+        if let Some(incarnation) = self.data.take() {
+            self.half_made = true;
+            self.rewind = Some((incarnation, self.now + length));
+        }
+        let Some((incarnation, until)) = &self.rewind else { return false };
+        if self.now < *until {
+            return false;
+        }
+        let same = self.log.iter().zip(log).take_while(|(a, b)| a == b).count();
+        self.log.truncate(same);
+        self.data = Some(incarnation.clone());
+        (self.rewind, self.half_made) = (None, false);
         true
     }
 
@@ -418,6 +477,9 @@ impl Postgres {
             return Answer::NotYet;
         }
         if let Some(p) = position {
+            if self.short_log {
+                return Answer::Diverged { timeline: p.timeline, fork: Lsn(0) };
+            }
             let end = p.end.0 as usize;
             let ours = end.checked_sub(1).and_then(|i| log.get(i)).map(|e| TimelineId(e.epoch));
             if ours != Some(p.timeline) {

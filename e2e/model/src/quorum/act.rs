@@ -31,4 +31,7 @@ pub(crate) enum Act {
     Ask(u8),
     Answer(u8, u8),
     Prove(u8),
+    Break(u8),
+    Renew(u8, u8),
+    Note(u8),
 }

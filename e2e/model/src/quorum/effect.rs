@@ -3,6 +3,13 @@
 use super::*;
 
 impl Opts {
+    /// On disk before the first data follows in this epoch.
+    fn note(&self, n: &mut Node, epoch: u8) {
+        if self.breaks > 0 && n.inc == 0 && self.mutant != Mutant::NotedLate {
+            n.seen |= 1 << (epoch - 1)
+        }
+    }
+
     pub(crate) fn effect(&self, s0: &State, act: Act) -> Option<State> {
         let mut s = *s0;
         match act {
@@ -123,6 +130,7 @@ impl Opts {
                     k += 1
                 }
                 n.truncate(k); // pg_rewind
+                self.note(n, e);
                 n.role = Role::Follower { of: l, tag: e };
                 s.wire[f as usize][l as usize] = (e, n.len, n.inc);
                 for j in 0..N {
@@ -250,6 +258,7 @@ impl Opts {
             }
             Act::Connect(f, l) => {
                 let n = &mut s.nodes[f as usize];
+                self.note(n, n.promised);
                 n.role = Role::Follower { of: l, tag: n.promised };
                 s.wire[f as usize][l as usize] = (n.promised, n.len, n.inc); // also if it diverges: PostgreSQL does not look
             }
@@ -269,6 +278,35 @@ impl Opts {
                 s.blind |= s.ask[l as usize].1;
                 s.ask[l as usize] = (0, false, 0)
             }
+            Act::Break(i) => {
+                s.breaks -= 1;
+                let n = &mut s.nodes[i as usize];
+                n.truncate(0);
+                n.unlead();
+                n.role = Role::Idle;
+                n.known = false;
+                n.torn = 1;
+                if s.reports[i as usize].0 > 0 {
+                    s.reports[i as usize] = (UNKNOWN, 0, n.inc)
+                }
+                for j in 0..N {
+                    s.wire[j][i as usize] = (0, 0, 0)
+                }
+            }
+            Act::Renew(f, l) => {
+                let ln = s.nodes[l as usize];
+                let n = &mut s.nodes[f as usize];
+                n.log = ln.log;
+                n.len = ln.len;
+                n.known = true;
+                n.torn = 2;
+                n.inc = 1;
+            }
+            Act::Note(i) => {
+                let n = &mut s.nodes[i as usize];
+                let Role::Follower { tag, .. } = n.role else { return None };
+                n.seen |= 1 << (tag - 1)
+            }
             Act::LoseDisk(i) => {
                 s.losses -= 1;
                 let n = &mut s.nodes[i as usize];
@@ -279,6 +317,8 @@ impl Opts {
                 n.inc = 1;
                 n.role = Role::Idle;
                 n.known = true;
+                n.torn = 0;
+                n.seen = 0;
                 n.mask = 0;
                 n.w = 0;
                 n.incs = 0;

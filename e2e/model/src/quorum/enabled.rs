@@ -130,6 +130,8 @@ impl Opts {
                     if !self.steps {
                         if n.known {
                             a.push(Act::Attach(me, l as u8, e))
+                        } else if n.torn == 1 {
+                            a.push(Act::Renew(me, l as u8))
                         }
                         continue;
                     }
@@ -182,8 +184,21 @@ impl Opts {
             if n.role == Role::Idle && n.led > 0 && n.led == n.promised && n.known {
                 a.push(Act::Resume(me))
             }
-            if !n.known {
+            if !n.known && n.torn != 1 {
                 a.push(Act::Replayed(me))
+            }
+            // data is made anew only to follow whoever is elected in the epoch that was promised
+            let led = s.elected[n.promised.max(1) as usize - 1];
+            let follows = led != 0 && !bit(led, i) && !matches!(n.role, Role::Leader { .. });
+            if s.breaks > 0 && n.inc == 0 && n.torn == 0 && follows {
+                a.push(Act::Break(me))
+            }
+            if self.mutant == Mutant::NotedLate
+                && let Role::Follower { tag, .. } = n.role
+                && n.inc == 0
+                && !bit(n.seen, tag as usize - 1)
+            {
+                a.push(Act::Note(me))
             }
             // --- "is e still your promise?" (heartbeat; also what a restarted agent asks before it adopts)
             if let Role::Leader { epoch } = n.role {

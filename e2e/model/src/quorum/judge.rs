@@ -21,13 +21,44 @@ impl Opts {
         if ok(c.leader as usize) {
             return true;
         }
-        let k = (0..self.n).filter(|&i| bit(c.mask, i) && ok(i)).count() as u8;
+        let k =
+            (0..self.n).filter(|&i| bit(c.mask, i) && (ok(i) || bit(subset, i) && self.unattached(s, c, i))).count();
+        let k = k as u8;
         match self.mutant {
             Mutant::AsyncForced => k >= 1,
             Mutant::QuorumTooSmall => k + c.w >= bits(c.mask) && k > 0,
             _ => k + c.w > bits(c.mask),
         }
     }
+    /// Has `i` promised, and does its record say that the data which `c` counts on followed nobody in its epoch?
+    pub(crate) fn unattached(&self, s: &State, c: &Cfg, i: usize) -> bool {
+        let n = &s.nodes[i];
+        if self.breaks == 0 || s.reports[i].0 == 0 || bit(c.incs, i) || (n.inc == 1 && n.torn == 0) {
+            return false; // the record speaks for the first data, if it was not lost with it
+        }
+        match self.mutant {
+            Mutant::NotesUnused => false,
+            Mutant::TornSeals => n.torn > 0,
+            Mutant::OtherEpochSeals => {
+                let newest = s.term.cfgs[..s.term.n as usize].iter().map(|c| c.epoch).max().unwrap_or_default();
+                !bit(n.seen, newest.max(1) as usize - 1)
+            }
+            _ => !bit(n.seen, c.epoch as usize - 1),
+        }
+    }
+
+    /// Is enough left, were everybody to promise, that this state may still come to something?
+    pub(crate) fn hopeful(&self, s: &State) -> bool {
+        let mut all = *s;
+        for i in 0..self.n {
+            let n = &s.nodes[i];
+            all.reports[i] = if n.torn == 1 { (UNKNOWN, 0, n.inc) } else { (n.last_epoch() + 1, n.len, n.inc) };
+        }
+        let notes = Opts { mutant: Mutant::None, ..*self };
+        let data = (0..self.n).any(|i| s.nodes[i].torn != 1 && s.nodes[i].len > 0);
+        data && s.term.cfgs[..s.term.n as usize].iter().all(|c| notes.sealed(&all, c, self.all()))
+    }
+
     pub(crate) fn ack_clients(&self, s: &mut State, l: usize) {
         let Role::Leader { epoch } = s.nodes[l].role else { return };
         let nd = s.nodes[l];

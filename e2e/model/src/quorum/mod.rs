@@ -53,6 +53,10 @@ pub(crate) enum Mutant {
     AdoptBlind,            // a restarted agent adopts the running leader without asking anybody
     AnswerAnyDisk,         // answers to "is e still your promise" count per member name, not per incarnation
     AnswerStale,           // answers to an earlier question count for a later one
+    TornSeals,             // a member whose data is worthless seals also where it followed
+    OtherEpochSeals,       // that it did not follow in the newest epoch counts for every rule
+    NotedLate,             // that it follows is noted after it has begun to
+    NotesUnused,           // safe, but gets stuck
 }
 
 impl Mutant {
@@ -78,6 +82,7 @@ pub(crate) struct Opts {
     pub(crate) steps: bool,  // attach = promise, slot, connect as separate steps; else one checked step
     pub(crate) locks: u8, // steps: 1 the follower's agent compares, 2 the leader's agent compares before it makes the slot
     pub(crate) asks: u8,  // questions "is e still your promise" that leaders may ask
+    pub(crate) breaks: u8, // rewinds or copies that may break off; members then note in which epochs they followed
     pub(crate) mutant: Mutant,
 }
 
@@ -107,6 +112,8 @@ impl Model for Opts {
             acked: [0; N],
             known: true,
             slots: 0,
+            torn: 0,
+            seen: (self.breaks > 0).into(),
         };
         let mut nodes = [f; N];
         for node in nodes.iter_mut().skip(self.n) {
@@ -130,6 +137,7 @@ impl Model for Opts {
             bounces: self.bounces,
             losses: self.losses,
             reconfs: self.reconfs,
+            breaks: self.breaks,
             dual: false,
             stale: false,
             asks: self.asks,

@@ -28,6 +28,9 @@ pub(crate) fn mutants(base: Opts) -> Vec<Opts> {
         (AdoptBlind, Opts { epochs: 2, writes: 1, asks: 1, ..base }),
         (AnswerAnyDisk, Opts { epochs: 2, writes: 1, losses: 1, asks: 1, ..base }),
         (AnswerStale, Opts { epochs: 2, writes: 1, asks: 2, ..base }),
+        (TornSeals, Opts { epochs: 2, writes: 1, breaks: 1, ..base }),
+        (OtherEpochSeals, Opts { epochs: 3, writes: 1, breaks: 1, ..base }),
+        (NotedLate, Opts { epochs: 3, writes: 1, breaks: 1, ..base }),
     ]
     .into_iter()
     .map(|(mutant, o)| Opts { mutant, ..o })

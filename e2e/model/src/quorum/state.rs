@@ -53,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) acked: [u8; N],
     pub(crate) known: bool, // position known (replay has ended)
     pub(crate) slots: u8,   // leader: followers that have a slot of this epoch
+    pub(crate) torn: u8,    // 1: a rewind or copy broke off, the data is worthless; 2: copied anew since, record kept
+    pub(crate) seen: u8,    // durable, with `breaks` only: epochs in which the first data followed (bit epoch - 1)
 }
 impl Node {
     pub(crate) fn last_epoch(&self) -> u8 {
@@ -96,6 +98,7 @@ pub(crate) struct State {
     pub(crate) bounces: u8,
     pub(crate) losses: u8,
     pub(crate) reconfs: u8,
+    pub(crate) breaks: u8,
     pub(crate) dual: bool, // acknowledged a write that was begun after a later epoch had been elected
     pub(crate) stale: bool, // a node applied WAL from a leader older than its pledge
     pub(crate) asks: u8,
