@@ -48,7 +48,8 @@ pub struct Switchover {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Takeover {
-    /// The epoch that it ends, as `kubectl get pgrs` shows it. In any other nothing happens, so that it cannot act twice.
+    /// The epoch that it ends, as `kubectl get pgrs` shows it. Nothing happens once a later one became active, so that it
+    /// cannot act twice.
     pub epoch: i64,
     /// That commits may be lost which were acknowledged and are on no member that is left. Must be true.
     pub accept_loss: bool,

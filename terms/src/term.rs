@@ -75,6 +75,11 @@ impl Term {
         self.history.iter().rev().find(|f| f.epoch != self.epoch)
     }
 
+    /// Whether no epoch after number `epoch` became active: what stood then still stands, whatever was opened since.
+    pub fn none_active_since(&self, epoch: u32) -> bool {
+        epoch <= self.epoch.number && self.history.last().is_none_or(|f| f.epoch.number <= epoch)
+    }
+
     /// Whether the change from `[old]` to `[new]` of this epoch is still pending.
     pub fn reconfiguring(&self) -> bool {
         self.phase == Phase::Active && self.rules.len() > 1

@@ -53,7 +53,7 @@ pub enum Event {
     /// Whether a person gives up what stands in the way of a new leader: the rules of this epoch, and with them commits that
     /// only members that are gone may hold. A level: `None` takes it back.
     TakeOver {
-        /// The number of the epoch that it ends; nothing happens in any other.
+        /// The number of the epoch that it ends; nothing happens once a later one became active.
         epoch: Option<u32>,
     },
     /// Whether a person wants the register repaired. A level: `None` takes it back.

@@ -12,9 +12,9 @@ use pgconvoy_terms::{MemberName, Phase, Term};
 const FRESH: i64 = 10;
 /// How long a request that was taken up may take, in minutes: two checkpoints, the stop and the election, amply.
 const LIMIT: i64 = 3;
-/// How long a repair waits for a member that needs it, in seconds. Short: one that reads the register just now is not waited for.
-/// Long: whoever asks for nothing waits as long for that answer.
-const HEALTHY: i64 = 6;
+/// How long a member that knows better has to say so before a request is refused, in seconds. Short: one that reads the register
+/// just now is not waited for. Long: whoever asks for what is not to be had waits as long for that answer.
+const ANSWER: i64 = 6;
 
 /// A request as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,17 +143,20 @@ impl Decision<'_> {
     fn takeover(&self, takeover: &Takeover) -> Option<Deed> {
         let term = self.view.term?;
         let number = i64::from(term.epoch.number);
+        let stands = u32::try_from(takeover.epoch).ok().filter(|epoch| term.none_active_since(*epoch));
         let taken_up = self.request.status.state.is_some();
-        if taken_up && number > takeover.epoch {
-            let me = self.leads()?.leader.as_ref()?.name.clone();
-            let lossy = term.history.last().is_some_and(|f| f.lossy);
-            let loss = if lossy { "; commits that only lost members had are lost" } else { "" };
-            return Some(self.complete(format!("{me} leads epoch {number}{loss}")));
-        }
-        if number != takeover.epoch {
-            // Said by one, who is there as long as anybody leads.
-            return self.fail_if_leading(format!("it is for epoch {}, and this is epoch {number}", takeover.epoch));
-        }
+        let Some(epoch) = stands else {
+            if taken_up && number > takeover.epoch {
+                let me = self.leads()?.leader.as_ref()?.name.clone();
+                let lossy = term.history.last().is_some_and(|f| f.lossy);
+                let loss = if lossy { "; commits that only lost members had are lost" } else { "" };
+                return Some(self.complete(format!("{me} leads epoch {number}{loss}")));
+            }
+            let why = format!("it is for epoch {}, and this is epoch {number}", takeover.epoch);
+            // Said by the leader. Where none is there, by whoever knows a later epoch; one that knows none may be behind.
+            let late = number > takeover.epoch && self.late();
+            return if late { Some(self.failed(why)) } else { self.fail_if_leading(why) };
+        };
         if !taken_up {
             if self.older_than(self.request.made, FRESH) {
                 return Some(self.failed(format!("no member could take it up within {FRESH} minutes; make another")));
@@ -168,7 +171,7 @@ impl Decision<'_> {
             );
             return Some(self.failed(why));
         }
-        Some(Deed::TakeOver { name: self.request.name.clone(), epoch: term.epoch.number })
+        Some(Deed::TakeOver { name: self.request.name.clone(), epoch })
     }
 
     fn repair(&self, repair: &Repair) -> Option<Deed> {
@@ -183,9 +186,8 @@ impl Decision<'_> {
                 return Some(self.running(number, leader, "members are asked what they go by".to_owned()));
             }
             // Another member may know better; it has had the time to say so.
-            let late = self.request.made.checked_add(HEALTHY.seconds()).is_ok_and(|limit| limit < self.now);
             let why = format!("there is nothing to repair: the members go by the PgTerm as it is, in epoch {number}");
-            return if late { self.fail_if_leading(why) } else { None };
+            return if self.late() { self.fail_if_leading(why) } else { None };
         };
         if number > taken_up && !self.view.trouble {
             let me = self.leads()?.leader.as_ref()?.name.clone();
@@ -202,6 +204,11 @@ impl Decision<'_> {
         }
         let accept_loss = repair.accept_loss;
         self.view.trouble.then(|| Deed::Repair { name: self.request.name.clone(), accept_loss })
+    }
+
+    /// Whether whoever knows best has had the time to say so.
+    fn late(&self) -> bool {
+        self.request.made.checked_add(ANSWER.seconds()).is_ok_and(|limit| limit < self.now)
     }
 
     fn older_than(&self, since: Timestamp, minutes: i64) -> bool {

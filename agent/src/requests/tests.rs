@@ -117,6 +117,37 @@ fn a_takeover_is_for_one_epoch() {
     assert!(end.message.unwrap().contains("are lost"));
 }
 
+/// Members that cannot agree go on opening epochs while a person reads the status and types: the decision is about what stood
+/// then, and still stands.
+#[test]
+fn a_takeover_holds_for_epochs_opened_since_that_never_became_active() {
+    let mut request = takeover(7);
+    let at = |request: &Seen, epoch: u32, active: u32, now: Timestamp| {
+        let mut opened = term(active, 1, Phase::Recruiting);
+        opened.epoch.number = epoch;
+        opened.leader = None;
+        let me = member(2);
+        let view = View { me: &me, term: Some(&opened), serving: false, trouble: false };
+        decide(std::slice::from_ref(request), &view, now)
+    };
+    let status = written(at(&request, 9, 7, now()));
+    assert_eq!(status.state, Some(RequestState::Running));
+    request.status = status;
+    let deed = Some(Deed::TakeOver { name: "r".into(), epoch: 7 });
+    assert_eq!(at(&request, 9, 7, now()), deed);
+    assert_eq!(at(&request, 10, 6, now()), deed);
+    // It ends in any case.
+    let end = written(at(&request, 30, 7, now() + SignedDuration::from_mins(4)));
+    assert!(end.state == Some(RequestState::Failed) && end.message.unwrap().contains("no member could lead"));
+    // Nobody leads who could say that it is about something else.
+    let request = takeover(5);
+    assert_eq!(at(&request, 9, 7, now()), None);
+    let end = written(at(&request, 9, 7, now() + SignedDuration::from_secs(7)));
+    assert_eq!(end.message.as_deref(), Some("it is for epoch 5, and this is epoch 9"));
+    // A member that has not heard of the epoch may be behind.
+    assert_eq!(at(&takeover(10), 9, 7, now() + SignedDuration::from_secs(7)), None);
+}
+
 #[test]
 fn the_oldest_goes_first() {
     let (mut first, mut second) = (switchover(None), switchover(Some(2)));

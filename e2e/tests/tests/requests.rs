@@ -90,8 +90,9 @@ fn a_set_whose_quorum_is_gone_waits_for_a_decision_and_obeys_it() {
     lose(&namespace, &followers[0]);
     lose(&namespace, &leader);
     set.says("Ready", "False", "CopiesLost", &["kubectl pgconvoy takeover", "--accept-loss"], LATER).unwrap();
-    std::thread::sleep(Duration::from_secs(10));
+    // Meanwhile the members go on trying: what is decided holds for epochs that are opened in vain after it was read.
     let epoch = set.epoch().unwrap();
+    std::thread::sleep(Duration::from_secs(10));
     let takeover = |epoch: i64| json!({ "set": "quickstart", "takeover": { "epoch": epoch, "acceptLoss": true } });
 
     let request = ask(&namespace, &takeover(epoch));

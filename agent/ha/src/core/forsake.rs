@@ -2,6 +2,7 @@
 //! by a person's decision otherwise. Commits acknowledged under it may then be missing, and the term says so.
 
 use super::Core;
+use super::open::PATIENCE;
 use crate::Effect;
 use pgconvoy_terms::{Phase, Rule, Term};
 
@@ -48,25 +49,43 @@ impl Core {
         self.taking_over = epoch;
     }
 
-    /// Ends an epoch that nobody can end by the rules, giving those up. Only while no leader with a quorum is heard.
+    /// Whether a person gave up what stands in the way of this term. The decision holds for the epoch that it names and for
+    /// those opened since that did not become active: they changed nothing of what is given up.
+    pub(super) fn given_up(&self, term: &Term) -> bool {
+        self.taking_over.is_some_and(|number| term.none_active_since(number))
+            && !term.history.is_empty()
+            && !term.rules.is_empty()
+            && self.my_id().is_some()
+            && self.spec.roster.contains(&self.me)
+    }
+
+    /// Ends an epoch that nobody can end by the rules, giving those up. Only while no leader with a quorum is heard, and not
+    /// while an election may still come out without.
     pub(super) fn take_over(&mut self, term: &Term) {
-        if self.taking_over != Some(term.epoch.number) || term.history.is_empty() {
+        if !self.given_up(term) {
             return;
         }
-        if term.phase == Phase::Active && self.hears_a_leader(term) {
-            // The leader itself says so; the others keep still.
-            if term.leader.as_ref().is_some_and(|l| self.is_me(l)) {
-                self.taking_over = None;
-                let why = format!(
-                    "{} leads epoch {} and acknowledges writes, so there is nothing to take over; a switchover moves leadership",
-                    self.me, term.epoch.number
-                );
-                self.effects.push(Effect::RefuseRequest { why });
+        let mine = term.leader.as_ref().is_some_and(|l| self.is_me(l));
+        match term.phase {
+            Phase::Active if !self.hears_a_leader(term) => {}
+            Phase::Active => {
+                // The leader itself says so; the others keep still.
+                if mine {
+                    self.taking_over = None;
+                    let why = format!(
+                        "{} leads epoch {} and acknowledges writes, so there is nothing to take over; a switchover moves leadership",
+                        self.me, term.epoch.number
+                    );
+                    self.effects.push(Effect::RefuseRequest { why });
+                }
+                return;
             }
-            return;
-        }
-        if self.my_id().is_none() || !self.spec.roster.contains(&self.me) {
-            return;
+            Phase::Elected if mine && !self.stalled() => return,
+            Phase::Recruiting | Phase::Elected => {
+                if self.now.since(self.moved) < PATIENCE {
+                    return;
+                }
+            }
         }
         let why =
             format!("a person gave up epoch {} and what only members that are gone may hold of it", term.epoch.number);

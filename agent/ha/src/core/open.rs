@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const LATE_PLEDGES: u64 = 500;
 /// How long an epoch that somebody else opened, or was elected in, may stand still before this member wants the Lease to
 /// open another, in milliseconds. Whoever is at work on it holds the Lease, so this disturbs nobody.
-const PATIENCE: u64 = 3_000;
+pub(super) const PATIENCE: u64 = 3_000;
 /// The longest pause between two epochs that did not become active, in milliseconds.
 const LONGEST_PAUSE: u64 = 300_000;
 
@@ -34,7 +34,9 @@ impl Core {
 
     /// Opens the next epoch. `forsaken`: without the rules that stand until now, which a person gives up.
     pub(super) fn open_without(&mut self, current: Option<&Term>, why: String, forsaken: bool) {
-        let pause = (2_000u64 << self.fruitless.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
+        // A person does not wait for what failed before the decision.
+        let failed = if forsaken { 0 } else { self.fruitless.saturating_sub(1).min(8) };
+        let pause = (2_000u64 << failed).min(LONGEST_PAUSE);
         if self.last_open.is_some_and(|at| self.now.since(at) < pause) {
             return;
         }
@@ -101,7 +103,8 @@ impl Core {
     /// Whoever is at work on an epoch that is not active yet may be gone. Anyone who counts opens the next in time, or anyone
     /// at all while nobody ever led; the Lease keeps them from disturbing one who is still there.
     pub(super) fn reopen(&mut self, term: &Term) {
-        if !self.may_reopen(term) || self.now.since(self.moved) < PATIENCE {
+        // A person's decision opens the next by itself, without the rules.
+        if self.given_up(term) || !self.may_reopen(term) || self.now.since(self.moved) < PATIENCE {
             return;
         }
         let (number, limit) = (term.epoch.number, PATIENCE / 1000);

@@ -690,14 +690,28 @@ impl World {
     /// A person gives up the rules of this epoch; every agent hears of it. What was acknowledged until now may be lost.
     pub(crate) fn take_over(&mut self, epoch: u32) {
         self.acknowledged.clear();
+        self.decide_takeover(Some(epoch));
+    }
+
+    /// The request has ended.
+    pub(crate) fn take_over_no_more(&mut self) {
+        self.decide_takeover(None);
+    }
+
+    fn decide_takeover(&mut self, epoch: Option<u32>) {
         for who in self.names.clone().iter() {
-            self.send(who, 10, Mail::Event(Event::TakeOver { epoch: Some(epoch) }));
+            self.send(who, 10, Mail::Event(Event::TakeOver { epoch }));
         }
     }
 
     /// Whether the newest epoch that became active gave up rules.
     pub(crate) fn lossy(&self) -> bool {
         self.register.1.as_ref().and_then(|t| t.history.last()).is_some_and(|f| f.lossy)
+    }
+
+    /// The newest epoch that became active.
+    pub(crate) fn last_active(&self) -> u32 {
+        self.register.1.as_ref().and_then(|t| t.history.last()).map_or(0, |f| f.epoch.number)
     }
 
     pub(crate) fn leader(&self) -> Option<u32> {
