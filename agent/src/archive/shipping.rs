@@ -145,6 +145,9 @@ impl Shipping {
         let mut found = false;
         for reign in ancestors {
             let claim = read_claim(&**store, &self.dir(reign)).await?;
+            if let Some(claim) = &claim {
+                written_by_its_leader(reign, claim)?;
+            }
             found = claim.is_some();
             incomplete.push((reign, claim));
             if found {
@@ -289,6 +292,18 @@ impl Shipping {
     }
 }
 
+/// Whatever another than the leader of an epoch archived in it is no part of anybody's log who leads later.
+fn written_by_its_leader(reign: &Reign, claim: &Claim) -> Result<(), layout::Error> {
+    if claim.member == reign.leader {
+        return Ok(());
+    }
+    let why = format!(
+        "it was led by {}, and {} archived in it; name another prefix in the PgArchive, and take a new snapshot",
+        reign.leader, claim.member
+    );
+    Err(layout::Error::Fenced { epoch: reign.epoch.clone(), why })
+}
+
 fn claim_of(member: &MemberId, reign: &Reign, start: Lsn, segment_size: u64) -> Claim {
     Claim { member: member.clone(), parent: reign.parent.clone(), start, segment_size, time: now() }
 }
@@ -337,5 +352,24 @@ async fn ask(
             Err(e) => tracing::debug!(error = %e, "how much WAL may be archived is not known"),
         }
         sleep(ASK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgconvoy_terms::{ChangeId, Epoch, Incarnation, MemberName};
+
+    #[test]
+    fn an_epoch_that_another_member_wrote_is_not_gone_on_from() {
+        let member =
+            |n: u32| MemberId { name: MemberName::new("a", n), incarnation: Incarnation::from_random(n.into()) };
+        let epoch = Epoch { number: 3, id: ChangeId::from_random(3) };
+        let reign = Reign { epoch, leader: member(1), parent: None };
+        let claim = claim_of(&member(1), &reign, Lsn(0), 16 << 20);
+        assert!(written_by_its_leader(&reign, &claim).is_ok());
+        let said = written_by_its_leader(&reign, &Claim { member: member(2), ..claim }).unwrap_err();
+        assert_eq!(said.reason(), "Fenced");
+        assert!(said.to_string().contains("was led by a-1/") && said.to_string().contains("a-2/"), "{said}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     copy::copy_from,
+    nothing_unpacks,
     progress::Progress,
     refill::{self, Failed},
     seen::{Looked, look},
@@ -39,6 +40,7 @@ pub(crate) async fn catch_up(
         Data::Unknown => return Err(Error::NotYet("the volume has not been looked at yet".into())),
         Data::Empty | Data::HalfMade => {}
     }
+    nothing_unpacks(postgres).await?;
     postgres.kept().tries.forget(Instant::now());
     let Looked { seen, found } = considered(postgres, from, slot).await?;
     let Choice { way, how } = choose(&seen, &postgres.kept().tries);

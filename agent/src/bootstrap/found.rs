@@ -1,6 +1,6 @@
 //! The first database of a set.
 
-use super::restore;
+use super::{nothing_unpacks, restore};
 use crate::postgres::{Error, Marker, Postgres, initdb_options, making};
 use crate::settings::PostgresSettings;
 use pgconvoy_crds::pod;
@@ -26,6 +26,7 @@ pub(crate) async fn found(postgres: &Postgres, incarnation: &Incarnation) -> Res
         Data::Unknown => return Err(Error::NotYet("the volume has not been looked at yet".into())),
         Data::Empty | Data::HalfMade => {}
     }
+    nothing_unpacks(postgres).await?;
     let paths = postgres.paths().clone();
     let begin = {
         let paths = paths.clone();

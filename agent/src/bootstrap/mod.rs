@@ -20,7 +20,21 @@ mod tries;
 mod wal;
 mod ways;
 
+use crate::postgres::{Error, Postgres};
+use std::time::Duration;
+use tokio::time::timeout;
+
 pub(crate) use catch_up::catch_up;
 pub(crate) use found::found;
 pub(crate) use rewind::rewind;
 pub(crate) use tries::Tries;
+
+/// How long a thread may still unpack for a restore that was dropped: it ends with the file that it writes.
+const UNPACKING: Duration = Duration::from_secs(60);
+
+/// Waits until no thread writes into the data directory any more for a restore that was dropped.
+async fn nothing_unpacks(postgres: &Postgres) -> Result<(), Error> {
+    let unpacking = postgres.kept().unpacking.clone();
+    let alone = timeout(UNPACKING, unpacking.write()).await.map(drop);
+    alone.map_err(|_| Error::Timeout { doing: "unpacking for a restore that was given up", after: UNPACKING })
+}

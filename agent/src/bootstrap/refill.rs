@@ -146,7 +146,8 @@ async fn files(
     manifest: &Manifest,
     progress: &Progress,
 ) -> Result<(), Failed> {
-    let options = RestoreOptions { parallel: PARALLEL, ..RestoreOptions::default() };
+    let unpacking = postgres.kept().unpacking.clone();
+    let options = RestoreOptions { parallel: PARALLEL, unpacking, ..RestoreOptions::default() };
     let received = options.received.clone();
     let restoring = {
         let (store, system, id, manifest) = (store.clone(), found.system, id.clone(), manifest.clone());

@@ -87,10 +87,10 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
     let files = {
         let (store, system, id, manifest) =
             (source.store.clone(), source.system, source.chosen.id.clone(), source.manifest.clone());
-        let pgdata = paths.pgdata.clone();
+        let (pgdata, unpacking) = (paths.pgdata.clone(), postgres.kept().unpacking.clone());
         // Of its own: it ends with this, and borrows nothing.
         Task::begin(async move {
-            let options = RestoreOptions { parallel: 2, ..RestoreOptions::default() };
+            let options = RestoreOptions { parallel: 2, unpacking, ..RestoreOptions::default() };
             snapshot::restore(store, system, &id, &manifest, &pgdata, &options).await
         })
     };

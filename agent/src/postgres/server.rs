@@ -96,6 +96,8 @@ pub(crate) struct Kept {
     pub(crate) dry_since: Option<Instant>,
     /// How often each way to the set's data has failed.
     pub(crate) tries: crate::bootstrap::Tries,
+    /// [`pgconvoy_archive::snapshot::RestoreOptions::unpacking`].
+    pub(crate) unpacking: std::sync::Arc<tokio::sync::RwLock<()>>,
     /// What those who receive had been asked to confirm before PostgreSQL is stopped.
     pub(crate) confirmed: Option<Lsn>,
 }

@@ -108,7 +108,8 @@ impl Archive {
 
     async fn snapshot(&self, of: &Member, number: u32, name: &str) -> SystemId {
         let dir = self.dir(of, number).await;
-        let options = snapshot::Options { part_size: 8 << 20, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
+        // As the agent takes them: the last part holds two small files, and the first all others.
+        let options = snapshot::Options { part_size: 1 << 30, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
         let store = Arc::new(self.store.clone());
         let pgdata = &of.config.identity.paths.pgdata;
         take(store, &dir, &name.parse().unwrap(), pgdata, &local(of), &options).await.unwrap();

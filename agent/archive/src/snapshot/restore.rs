@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -33,17 +33,20 @@ pub struct RestoreOptions {
     pub tries: u32,
     /// Counts the bytes of parts that have come, those of a part that is fetched again included.
     pub received: Arc<AtomicU64>,
+    /// Held, together with others, by every thread that unpacks. A restore that was dropped leaves threads behind that may still
+    /// write for a moment: whoever wants the directory for something else takes it alone before.
+    pub unpacking: Arc<RwLock<()>>,
 }
 
 impl Default for RestoreOptions {
     /// 4 parts at the same time, each tried 3 times.
     fn default() -> Self {
-        Self { parallel: 4, tries: 3, received: Arc::default() }
+        Self { parallel: 4, tries: 3, received: Arc::default(), unpacking: Arc::default() }
     }
 }
 
 /// Restores a snapshot. On return the directory is durable; PostgreSQL makes it consistent when it replays WAL up to the
-/// manifest's `stop`. `backup_manifest` lies in it, so `pg_verifybackup` can check it.
+/// manifest's `stop`. `backup_manifest` lies in it, so `pg_verifybackup` can check it. After an error nothing writes there any more.
 ///
 /// # Errors
 /// [`Error::NotEmpty`]; [`Error::Archive`] names the part that is damaged or missing. The directory is then to be thrown
@@ -64,10 +67,14 @@ pub async fn restore(
     let tries = options.tries;
     let parts = manifest.parts.clone().into_iter().map(|part| {
         let (store, key, into) = (store.clone(), part_key(system, id, part.number), into.to_owned());
-        let received = options.received.clone();
-        async move { restore_part(&*store, &key, &part, &into, tries, &received).await }
+        let (received, unpacking) = (options.received.clone(), options.unpacking.clone());
+        async move { restore_part(&*store, &key, &part, &into, tries, (&received, &unpacking)).await }
     });
-    let () = stream::iter(parts).buffer_unordered(options.parallel.max(1)).try_collect().await?;
+    let done: Result<(), Error> = stream::iter(parts).buffer_unordered(options.parallel.max(1)).try_collect().await;
+    if let Err(e) = done {
+        drop(options.unpacking.write().await);
+        return Err(e);
+    }
 
     let key = pg_manifest_key(system, id);
     let packed = read(&*store, &key).await?.ok_or_else(|| layout::Error::damaged(&key, "it is missing"))?;
@@ -85,13 +92,13 @@ async fn restore_part(
     part: &PartInfo,
     into: &Path,
     tries: u32,
-    received: &AtomicU64,
+    shared: (&AtomicU64, &Arc<RwLock<()>>),
 ) -> Result<(), Error> {
     let mut tried = 0;
     loop {
         tried += 1;
         // A part is unpacked over what a try before it left: the same files.
-        match once(store, key, part, into, received).await {
+        match once(store, key, part, into, shared).await {
             Err(e) if tried < tries && !matches!(e, Error::Disk { .. }) => {
                 tracing::warn!("{key} is fetched again: {e}");
             }
@@ -100,7 +107,13 @@ async fn restore_part(
     }
 }
 
-async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path, count: &AtomicU64) -> Result<(), Error> {
+async fn once(
+    store: &dyn Store,
+    key: &str,
+    part: &PartInfo,
+    into: &Path,
+    (count, unpacking): (&AtomicU64, &Arc<RwLock<()>>),
+) -> Result<(), Error> {
     let Some(download) = store.open(key).await? else {
         return Err(layout::Error::damaged(key, "it is missing").into());
     };
@@ -110,7 +123,12 @@ async fn once(store: &dyn Store, key: &str, part: &PartInfo, into: &Path, count:
     }
     let (sender, receiver) = mpsc::channel(16);
     let target = into.to_owned();
-    let unpacking = tokio::task::spawn_blocking(move || unpack(receiver, &target));
+    let busy = unpacking.clone().read_owned().await;
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let done = unpack(receiver, &target);
+        drop(busy);
+        done
+    });
     let received = receive(download, sender, count).await;
     let unpacked = unpacking.await.map_err(|e| Error::disk("unpack", key)(io::Error::other(e)))?;
     let sum = received?;
