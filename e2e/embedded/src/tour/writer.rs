@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// And given up after this: what a client with sense does.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many may be under way; then none is begun until one has ended.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 10;
 
 /// What became of the writes.
 #[derive(Debug, Clone, Default)]
