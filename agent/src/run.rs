@@ -326,6 +326,7 @@ impl Agent {
         let mut state = status::member_state(&output.activity, self.local.as_ref(), self.core.record(), &report);
         set(&self.archive.role, archive::role(&self.me, &output.activity, self.local.as_ref(), self.core.record()));
         status::tell_trouble(&mut state, self.core.trouble());
+        status::tell_trouble(&mut state, self.core.left_to_person());
         state.archive = self.archive.said.borrow_and_update().clone();
         set(&self.levels.state, state);
         let activity = describe(&output.activity);

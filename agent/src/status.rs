@@ -63,7 +63,7 @@ pub(crate) fn member_state(
     }
 }
 
-/// Says what is wrong with the PgTerm, if nothing else is wrong.
+/// Says what a person must put right or decide, if nothing else is wrong.
 pub(crate) fn tell_trouble(state: &mut MemberState, trouble: Option<&TermTrouble>) {
     if let (Some(trouble), None) = (trouble, &state.reason) {
         state.reason = Some(trouble.reason.to_owned());

@@ -35,6 +35,8 @@ pub mod reasons {
     pub const VOLUME_FULL: &str = "VolumeFull";
     /// Copies of the data that commits wait for are gone: the set reads, but does not write before a person has decided.
     pub const COPIES_LOST: &str = "CopiesLost";
+    /// The leader is gone, and failover is manual: the message says who could lead, what would be lost, and the command.
+    pub const WAITS_FOR_TAKEOVER: &str = "WaitsForTakeover";
     /// The PostgreSQL configuration is refused by PostgreSQL itself.
     pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";
     /// Some parameters need a restart to take effect.

@@ -71,6 +71,9 @@ pub struct PgReplicaSetSpec {
     /// When a commit is acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
+    /// What happens when the leader is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
     /// PostgreSQL's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgresql: Option<PostgreSql>,
@@ -171,6 +174,26 @@ pub enum DurabilityMode {
     Quorum,
     /// They do not; what a dead leader had not sent is lost.
     Async,
+}
+
+/// What happens when the leader is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failover {
+    /// `automatic` (default): another member leads. `manual`: a person is told, and decides. It can be changed at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FailoverMode>,
+}
+
+/// `automatic` (default): another member leads in place of a leader that is gone. `manual`: a person is told, and decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum FailoverMode {
+    /// At once.
+    Automatic,
+    /// Only when a person has said so, by a PgRequest. The same leader comes back by itself, also as the leader of the next epoch;
+    /// when its pod is deleted in order (a drained node, a roll-out) it hands over.
+    Manual,
 }
 
 /// PostgreSQL's own settings.
@@ -517,6 +540,11 @@ impl PgReplicaSetSpec {
         }
         let wanted = durability.and_then(|d| d.acknowledgements).unwrap_or(1);
         u32::try_from(wanted.min(self.members - 1)).unwrap_or(0)
+    }
+
+    /// Whether another member leads only when a person has said so.
+    pub fn fails_over_by_hand(&self) -> bool {
+        self.failover.as_ref().and_then(|f| f.mode) == Some(FailoverMode::Manual)
     }
 
     /// The initdb options, with their defaults filled in.

@@ -27,7 +27,8 @@ pub struct PgRequestSpec {
     /// Another member is to lead. While it lasts (half a second, mostly) no writes are taken; none is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
-    /// The quorum is gone for good: whoever is left and has most is to lead. What only the lost members had is lost.
+    /// The leader is gone, and another is to lead: by the rules, as far as those who are left can show that they have everything, or,
+    /// with acceptLoss, whoever is left and has most; what only the lost members had is then lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover: Option<Takeover>,
     /// The PgTerm was lost or rolled back: it is made again from the records that the members keep on their volumes. Nothing that
@@ -44,14 +45,16 @@ pub struct Switchover {
     pub to: Option<String>,
 }
 
-/// The end of an epoch whose members cannot be asked any more.
+/// The end of an epoch whose leader is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Takeover {
     /// The epoch that it ends, as `kubectl get pgrs` shows it. Nothing happens once a later one became active, so that it
     /// cannot act twice.
     pub epoch: i64,
-    /// That commits may be lost which were acknowledged and are on no member that is left. Must be true.
+    /// That commits may be lost which were acknowledged and are on no member that is left. Default false: then nobody leads who may
+    /// lack any. Only that much is needed with failover.mode: manual, while the quorum is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_loss: bool,
 }
 

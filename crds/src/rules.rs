@@ -367,11 +367,6 @@ pub(crate) fn request() -> Vec<Rule> {
             "!has(self.switchover) || !has(self.switchover.to) || self.switchover.to.matches('^' + self.set + '-[1-9][0-9]*$')",
             "switchover.to is a member of the set, like orders-2 of orders",
         ),
-        rule(
-            "spec.takeover.acceptLoss",
-            "self",
-            "a takeover gives up what only the lost members have: say acceptLoss: true, or bring one of them back",
-        ),
         rule("spec.takeover.epoch", "self >= 1", "epoch is the number that kubectl get pgrs shows, 1 or more"),
     ]
 }

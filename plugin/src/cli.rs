@@ -172,8 +172,8 @@ pub(crate) struct TakeoverArgs {
     /// The epoch that is given up, as `status` shows it; in any other nothing happens
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epoch: u32,
-    /// That acknowledged commits may be lost which no member that is left has
-    #[arg(long, required = true)]
+    /// That acknowledged commits may be lost which no member that is left has; without it nobody leads who may lack any
+    #[arg(long)]
     pub(crate) accept_loss: bool,
     /// How many seconds to wait for the end
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
@@ -223,7 +223,7 @@ mod tests {
             "x logs orders --since soon",
             "x logs orders --since 0s",
             "x logs orders --tail -1",
-            "x takeover orders --epoch 7",
+            "x takeover orders --accept-loss",
             "x restore orders",
             "x restore orders --to again --time now --lsn 0/1",
             "x archive expire orders --days 3",

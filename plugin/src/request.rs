@@ -29,7 +29,7 @@ pub(crate) async fn switchover(access: &Access, args: &SwitchoverArgs) -> Result
     ask(access, "switchover", spec, args.wait).await
 }
 
-/// Gives up an epoch whose quorum is gone.
+/// Ends an epoch whose leader is gone.
 pub(crate) async fn takeover(access: &Access, args: &TakeoverArgs) -> Result<ExitCode, Problem> {
     objects::one(access, &args.set).await?;
     let takeover = Takeover { epoch: args.epoch.into(), accept_loss: args.accept_loss };

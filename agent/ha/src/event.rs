@@ -50,11 +50,13 @@ pub enum Event {
         /// Who, if somebody wishes for one; another leads when that one cannot.
         to: Option<MemberName>,
     },
-    /// Whether a person gives up what stands in the way of a new leader: the rules of this epoch, and with them commits that
-    /// only members that are gone may hold. A level: `None` takes it back.
+    /// Whether a person has another member lead in place of one that is gone, by the rules, or gives up what stands in the way of
+    /// that: the rules of this epoch, and with them commits that only members that are gone may hold. A level: `None` takes it back.
     TakeOver {
         /// The number of the epoch that it ends; nothing happens once a later one became active.
         epoch: Option<u32>,
+        /// Whether its rules are given up. Otherwise the next leader has everything that was acknowledged, or there is none.
+        accept_loss: bool,
     },
     /// Whether a person wants the register repaired. A level: `None` takes it back.
     Repair(Option<Repair>),
@@ -102,6 +104,8 @@ pub struct Spec {
     pub roster: BTreeSet<MemberName>,
     /// W that is asked for.
     pub acknowledgements: u32,
+    /// Whether another member leads only when a person has said so.
+    pub manual: bool,
 }
 
 /// The name of one question between agents.

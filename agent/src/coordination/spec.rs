@@ -168,7 +168,11 @@ fn read(set: &str, set_uid: &str, object: &DynamicObject) -> Result<Watched, Str
     let postgresql = spec.postgresql.clone().unwrap_or_default();
     let memory = spec.resources.as_ref().and_then(|r| r.limits.as_ref()?.get("memory")).and_then(bytes);
     Ok(Watched {
-        spec: Spec { roster: roster.iter().cloned().collect(), acknowledgements: spec.acknowledgements() },
+        spec: Spec {
+            roster: roster.iter().cloned().collect(),
+            acknowledgements: spec.acknowledgements(),
+            manual: spec.fails_over_by_hand(),
+        },
         settings: PostgresSettings {
             parameters: postgresql
                 .parameters

@@ -59,12 +59,14 @@ pub enum Deed {
         /// To whom, if somebody is wished for.
         to: Option<MemberName>,
     },
-    /// Give up this epoch, for this request.
+    /// End this epoch, for this request.
     TakeOver {
         /// The request.
         name: String,
         /// The epoch's number.
         epoch: u32,
+        /// Whether what only members hold that are gone is given up.
+        accept_loss: bool,
     },
     /// Make the register again from the members' records, for this request.
     Repair {
@@ -165,13 +167,16 @@ impl Decision<'_> {
             return Some(self.running(number, leader, "members that are left are asked what they have".to_owned()));
         }
         if self.took_too_long() {
+            let without = "nobody leads without --accept-loss who may lack what was acknowledged; ";
             let why = format!(
-                "no member could lead within {LIMIT} minutes; kubectl pgconvoy why {} tells more",
+                "no member could lead within {LIMIT} minutes; {}kubectl pgconvoy why {} tells more",
+                if takeover.accept_loss { "" } else { without },
                 self.view.me.set()
             );
             return Some(self.failed(why));
         }
-        Some(Deed::TakeOver { name: self.request.name.clone(), epoch })
+        let accept_loss = takeover.accept_loss;
+        Some(Deed::TakeOver { name: self.request.name.clone(), epoch, accept_loss })
     }
 
     fn repair(&self, repair: &Repair) -> Option<Deed> {

@@ -117,7 +117,7 @@ pub struct Requests {
     begun: Option<(Deed, Instant)>,
     /// The request that an event was last made of.
     acting: Option<String>,
-    giving_up: Option<u32>,
+    giving_up: Option<(u32, bool)>,
     repairing: Option<Repair>,
 }
 
@@ -139,12 +139,13 @@ impl Requests {
         let deed = decide(&self.seen.borrow_and_update(), view, clock::wall());
         let mut events = vec![];
         let giving_up = match &deed {
-            Some(Deed::TakeOver { epoch, .. }) => Some(*epoch),
+            Some(Deed::TakeOver { epoch, accept_loss, .. }) => Some((*epoch, *accept_loss)),
             _ => None,
         };
         if giving_up != self.giving_up {
             self.giving_up = giving_up;
-            events.push(Event::TakeOver { epoch: giving_up });
+            let accept_loss = giving_up.is_some_and(|(_, accepts)| accepts);
+            events.push(Event::TakeOver { epoch: giving_up.map(|(epoch, _)| epoch), accept_loss });
         }
         let repairing = match &deed {
             Some(Deed::Repair { accept_loss, .. }) => Some(Repair { accept_loss: *accept_loss, adopt: false }),

@@ -39,7 +39,7 @@ fn takeover(epoch: i64) -> Seen {
     let spec = PgRequestSpec {
         set: "orders".into(),
         switchover: None,
-        takeover: Some(Takeover { epoch, accept_loss: true }),
+        takeover: Some(Takeover { epoch, accept_loss: false }),
         repair: None,
     };
     Seen { spec, ..switchover(None) }
@@ -111,7 +111,10 @@ fn a_takeover_is_for_one_epoch() {
     assert_eq!(at(&request, 2, 8, 1), None, "said by all");
     request.status = written(at(&request, 2, 7, 1));
     assert_eq!(request.status.state, Some(RequestState::Running));
-    assert_eq!(at(&request, 3, 7, 1), Some(Deed::TakeOver { name: "r".into(), epoch: 7 }));
+    assert_eq!(at(&request, 3, 7, 1), Some(Deed::TakeOver { name: "r".into(), epoch: 7, accept_loss: false }));
+    request.spec.takeover = Some(Takeover { epoch: 7, accept_loss: true });
+    let deed = Deed::TakeOver { name: "r".into(), epoch: 7, accept_loss: true };
+    assert_eq!(at(&request, 3, 7, 1), Some(deed));
     let end = written(at(&request, 2, 8, 2));
     assert_eq!(end.state, Some(RequestState::Complete));
     assert!(end.message.unwrap().contains("are lost"));
@@ -133,7 +136,7 @@ fn a_takeover_holds_for_epochs_opened_since_that_never_became_active() {
     let status = written(at(&request, 9, 7, now()));
     assert_eq!(status.state, Some(RequestState::Running));
     request.status = status;
-    let deed = Some(Deed::TakeOver { name: "r".into(), epoch: 7 });
+    let deed = Some(Deed::TakeOver { name: "r".into(), epoch: 7, accept_loss: false });
     assert_eq!(at(&request, 9, 7, now()), deed);
     assert_eq!(at(&request, 10, 6, now()), deed);
     // It ends in any case.

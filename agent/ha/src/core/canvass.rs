@@ -31,6 +31,11 @@ impl Canvass {
     pub(super) fn hear(&mut self, from: MemberName, said: Said) {
         self.0.insert(from, said);
     }
+
+    /// Whether anybody who was asked in this epoch heard the leader.
+    pub(super) fn anybody_hears(&self) -> bool {
+        self.0.values().any(|s| s.heard == Heard::Yes)
+    }
 }
 
 impl Core {
@@ -64,7 +69,7 @@ impl Core {
     }
 
     /// Whether this member's PostgreSQL is set to stream in this epoch and hears nothing.
-    fn bereft(&self, term: &Term) -> bool {
+    pub(super) fn bereft(&self, term: &Term) -> bool {
         matches!(self.server(), Server::Standby { following: Some(epoch), live: false, .. } if *epoch == term.epoch)
     }
 
@@ -127,7 +132,9 @@ impl Core {
             let pause = self.timing.ask_again;
             self.ask(&name, Kind::Canvass, pause, Ask::Canvass { epoch: term.epoch.clone() });
         }
-        if !self.agreed(term, me) {
+        let agreed = self.agreed(term, me);
+        let by_hand = self.by_hand(term);
+        if agreed.is_none() && !by_hand {
             return false;
         }
         let who = term.leader.as_ref().map_or_else(|| "the leader".to_owned(), |l| l.name.to_string());
@@ -140,13 +147,20 @@ impl Core {
                 self.timing.suspect / 1000
             )
         };
-        self.open(Some(term), why);
-        self.level.activity = Activity::Electing(term.epoch.clone());
-        self.level.lease
+        match agreed {
+            Some(able) if by_hand => self.propose(term, &who, &able),
+            None => self.say_that_it_is_not_known(term, &who),
+            Some(_) => {
+                self.open(Some(term), why);
+                self.level.activity = Activity::Electing(term.epoch.clone());
+                return self.level.lease;
+            }
+        }
+        false
     }
 
-    /// Whether those who heard nothing suffice to seal every rule and to make another epoch active.
-    fn agreed(&self, term: &Term, me: MemberId) -> bool {
+    /// If those who heard nothing suffice to seal every rule and to make another epoch active: who of them could lead.
+    fn agreed(&self, term: &Term, me: MemberId) -> Option<BTreeSet<MemberId>> {
         let (able, live) = self.standby_state();
         let mut unattached = unattached::Said::default();
         unattached.hear(&self.me, &self.record.unattached);
@@ -154,7 +168,7 @@ impl Core {
         let fresh = self.canvass.0.values().filter(|s| self.now.since(s.sent) <= self.timing.suspect);
         let said: Vec<_> = std::iter::once(&mine).chain(fresh).collect();
         if said.iter().any(|s| s.heard == Heard::Yes) {
-            return false;
+            return None;
         }
         let those = |what: fn(&Said) -> bool| -> BTreeSet<MemberId> {
             said.iter().filter(|s| what(s)).filter_map(|s| s.member.clone()).collect()
@@ -162,11 +176,11 @@ impl Core {
         let live = those(|s| s.live);
         // Its agent is silent, but its PostgreSQL streams to so many that it acknowledges: an agent that restarts.
         if term.rules.iter().all(|r| r.vouched_by(&live)) {
-            return false;
+            return None;
         }
         let able = those(|s| s.able);
         let silent = those(|s| s.heard == Heard::No);
-        term.rules.iter().all(|r| {
+        let agreed = term.rules.iter().all(|r| {
             // Without the log of this epoch; it is given what the next leader has, if need be as a copy.
             let silent_notes = said.iter().filter(|s| s.heard == Heard::No);
             let unattached: BTreeSet<_> = silent_notes.flat_map(|s| s.unattached.in_epoch(&r.epoch)).collect();
@@ -183,6 +197,7 @@ impl Core {
                 _ => r.sealed_with(&silent, &unattached),
             };
             replaceable && taking_part > r.acknowledgements as usize
-        })
+        });
+        agreed.then_some(able)
     }
 }

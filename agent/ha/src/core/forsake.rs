@@ -45,26 +45,25 @@ impl Core {
     }
 
     /// A person's takeover of this epoch, if there is one.
-    pub(super) fn ask_to_take_over(&mut self, epoch: Option<u32>) {
+    pub(super) fn ask_to_take_over(&mut self, epoch: Option<(u32, bool)>) {
         self.taking_over = epoch;
     }
 
-    /// Whether a person gave up what stands in the way of this term. The decision holds for the epoch that it names and for
-    /// those opened since that did not become active: they changed nothing of what is given up.
-    pub(super) fn given_up(&self, term: &Term) -> bool {
-        self.taking_over.is_some_and(|number| term.none_active_since(number))
-            && !term.history.is_empty()
+    /// Whether a person ended what stands in the way of this term. The decision holds for the epoch that it names and for
+    /// those opened since that did not become active: they changed nothing of what it is about. If so, whether the rules are given up.
+    pub(super) fn given_up(&self, term: &Term) -> Option<bool> {
+        let (_, accept_loss) = self.taking_over.filter(|(number, _)| term.none_active_since(*number))?;
+        let counts = !term.history.is_empty()
             && !term.rules.is_empty()
             && self.my_id().is_some()
-            && self.spec.roster.contains(&self.me)
+            && self.spec.roster.contains(&self.me);
+        counts.then_some(accept_loss)
     }
 
-    /// Ends an epoch that nobody can end by the rules, giving those up. Only while no leader with a quorum is heard, and not
-    /// while an election may still come out without.
+    /// Ends an epoch for a person: by its rules, or giving those up. Only while no leader with a quorum is heard, and not while an
+    /// election may still come out without.
     pub(super) fn take_over(&mut self, term: &Term) {
-        if !self.given_up(term) {
-            return;
-        }
+        let Some(accept_loss) = self.given_up(term) else { return };
         let mine = term.leader.as_ref().is_some_and(|l| self.is_me(l));
         match term.phase {
             Phase::Active if !self.hears_a_leader(term) => {}
@@ -87,8 +86,22 @@ impl Core {
                 }
             }
         }
-        let why =
-            format!("a person gave up epoch {} and what only members that are gone may hold of it", term.epoch.number);
-        self.open_without(Some(term), why, true);
+        if !accept_loss && Self::clock_bound(term) {
+            self.taking_over = None;
+            let why = format!(
+                "in epoch {} nobody but the leader need have what was acknowledged, so commits may be lost without it: \
+                 say --accept-loss, or bring the leader back",
+                term.epoch.number
+            );
+            self.effects.push(Effect::RefuseRequest { why });
+            return;
+        }
+        let number = term.epoch.number;
+        let why = if accept_loss {
+            format!("a person gave up epoch {number} and what only members that are gone may hold of it")
+        } else {
+            format!("a person ended epoch {number}, whose leader is gone")
+        };
+        self.open_without(Some(term), why, accept_loss);
     }
 }

@@ -60,7 +60,7 @@ impl Core {
             );
             return;
         };
-        if term.phase == Phase::Active && self.hangs(term) {
+        if term.phase == Phase::Active && self.hangs(term) && !self.by_hand(term) {
             self.give_way(term);
             return;
         }

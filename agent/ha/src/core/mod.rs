@@ -9,6 +9,7 @@ mod follow;
 mod forsake;
 mod hand_over;
 mod lead;
+mod manual;
 mod open;
 mod random;
 mod records;
@@ -114,8 +115,9 @@ pub struct Core {
 
     want: Want,
     hand_over: hand_over::HandOver,
-    /// The epoch whose rules a person gives up.
-    taking_over: Option<u32>,
+    /// The epoch that a person ends, and whether its rules are given up.
+    taking_over: Option<(u32, bool)>,
+    left_to_person: Option<TermTrouble>,
     repairing: Option<repair::Repairing>,
     /// Whether another member holds data of this set that this one knows nothing of.
     elsewhere: bool,
@@ -230,6 +232,7 @@ impl Core {
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),
             taking_over: None,
+            left_to_person: None,
             repairing: None,
             elsewhere: false,
             effects: vec![],
@@ -314,7 +317,7 @@ impl Core {
             Event::Answered { id, from, answer } => self.hear(id, &from, answer),
             Event::Checkpointed => self.hand_over.checkpointed(),
             Event::HandOver { to } => self.ask_to_hand_over(to),
-            Event::TakeOver { epoch } => self.ask_to_take_over(epoch),
+            Event::TakeOver { epoch, accept_loss } => self.ask_to_take_over(epoch.map(|e| (e, accept_loss))),
             Event::Repair(wish) => self.ask_to_repair(wish),
             Event::Stop => self.hand_over.stop(),
         }
@@ -367,6 +370,7 @@ impl Core {
     /// Everything from here on follows from what is known, whatever came last.
     fn decide(&mut self) {
         self.level = Level::idle("looking at the volume");
+        self.left_to_person = None;
         if self.leaving() && !self.preparing_to_leave() {
             self.leave();
             return;

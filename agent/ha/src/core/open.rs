@@ -104,7 +104,11 @@ impl Core {
     /// at all while nobody ever led; the Lease keeps them from disturbing one who is still there.
     pub(super) fn reopen(&mut self, term: &Term) {
         // A person's decision opens the next by itself, without the rules.
-        if self.given_up(term) || !self.may_reopen(term) || self.now.since(self.moved) < PATIENCE {
+        if self.given_up(term).is_some() || !self.may_reopen(term) || self.now.since(self.moved) < PATIENCE {
+            return;
+        }
+        if self.by_hand(term) && !self.led_last(term) {
+            self.say_that_it_stands_still(term);
             return;
         }
         let (number, limit) = (term.epoch.number, PATIENCE / 1000);
@@ -137,6 +141,12 @@ impl Core {
         let sealing: BTreeSet<MemberId> = known.keys().cloned().collect();
         let sealed = |r: &Rule| r.sealed_with(&sealing, &self.unattached.in_epoch(&r.epoch));
         if self.gathering(term) || !term.rules.iter().all(|r| sealed(r) || self.lapsed(term, r)) {
+            self.sealed_since = None;
+            return;
+        }
+        // It begins again, and nobody but a person has another lead: the others wait for its recovery.
+        let begins_again = self.by_hand(term) && self.led_last(term) && !self.leaving();
+        if begins_again && !known.keys().any(|m| self.is_me(m)) {
             self.sealed_since = None;
             return;
         }

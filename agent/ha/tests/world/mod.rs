@@ -50,6 +50,11 @@ impl Faults {
         }
     }
 
+    /// Everything that happens by itself: no orders to stop or to hand over, and no disks that are lost.
+    pub(crate) fn unplanned() -> Self {
+        Self { stop_pod: 0.0, switch: 0.0, wipe: 0.0, ..Self::all() }
+    }
+
     /// Everything, and a register that is deleted or set back now and then, but no disks that are lost: those who kept theirs may
     /// then be too few for a repair.
     pub(crate) fn of_the_register() -> Self {
@@ -142,6 +147,8 @@ pub(crate) struct World {
     gap: u64,
     promoted: BTreeMap<u32, MemberId>,
     starts: u64,
+    /// Whether a person asked for another leader.
+    planned: bool,
     trace: VecDeque<String>,
     seed: u64,
 }
@@ -163,7 +170,7 @@ impl World {
             earlier: vec![],
             person: person::Person::default(),
             lease: None,
-            spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements },
+            spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements, manual: false },
             mail: BTreeMap::new(),
             next_mail: 0,
             entries: 0,
@@ -172,6 +179,7 @@ impl World {
             gap: 0,
             promoted: BTreeMap::new(),
             starts: 0,
+            planned: false,
             trace: VecDeque::new(),
             seed,
         };
@@ -425,6 +433,11 @@ impl World {
     }
 
     fn check_swap(&self, new: &Term) {
+        let last = new.history.last().map(|f| &f.leader.name);
+        let another = new.phase == Phase::Elected && last.is_some() && new.leader.as_ref().map(|l| &l.name) != last;
+        if self.spec.manual && another && !self.planned {
+            self.fail("another leads although no person has said so");
+        }
         if let Some(old) = &self.register.1 {
             assert!(new.epoch.number >= old.epoch.number, "the API server refuses that");
             assert!(new.phase == Phase::Recruiting || new.epoch == old.epoch);
@@ -690,18 +703,49 @@ impl World {
     /// A person gives up the rules of this epoch; every agent hears of it. What was acknowledged until now may be lost.
     pub(crate) fn take_over(&mut self, epoch: u32) {
         self.acknowledged.clear();
-        self.decide_takeover(Some(epoch));
+        self.planned = true;
+        self.decide_takeover(Some(epoch), true);
     }
 
     /// The request has ended.
     pub(crate) fn take_over_no_more(&mut self) {
-        self.decide_takeover(None);
+        self.decide_takeover(None, false);
     }
 
-    fn decide_takeover(&mut self, epoch: Option<u32>) {
+    /// A person has another lead, by the rules.
+    pub(crate) fn replace_leader(&mut self, epoch: u32) {
+        self.planned = true;
+        self.decide_takeover(Some(epoch), false);
+    }
+
+    fn decide_takeover(&mut self, epoch: Option<u32>, accept_loss: bool) {
         for who in self.names.clone().iter() {
-            self.send(who, 10, Mail::Event(Event::TakeOver { epoch }));
+            self.send(who, 10, Mail::Event(Event::TakeOver { epoch, accept_loss }));
         }
+    }
+
+    /// From now on another leads only when a person says so.
+    pub(crate) fn fail_over_by_hand(&mut self) {
+        self.spec.manual = true;
+        let spec = self.spec.clone();
+        for who in self.names.clone().iter() {
+            self.send(who, 10, Mail::Event(Event::Spec(spec.clone())));
+        }
+    }
+
+    /// Another leader is to be expected from now on.
+    pub(crate) fn plan_a_change(&mut self) {
+        self.planned = true;
+    }
+
+    /// What members say that a person must decide.
+    pub(crate) fn left_to_person(&self) -> Vec<String> {
+        let said = self.members.values().filter_map(|m| m.core.as_ref()?.left_to_person());
+        said.map(|t| t.message.clone()).collect()
+    }
+
+    pub(crate) fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// Whether the newest epoch that became active gave up rules.

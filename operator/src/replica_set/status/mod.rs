@@ -93,6 +93,12 @@ pub fn says(there: &PgReplicaSetStatus, wanted: &PgReplicaSetStatus) -> bool {
     PgReplicaSetStatus { member_states: vec![], ..there.clone() } == *wanted
 }
 
+/// With failover by hand: what members say that a person must decide. What the first of them says, so that the text rests.
+fn left_to_person(observed: &Observed) -> Option<String> {
+    let says = |s: &&MemberState| s.reason.as_deref() == Some(reasons::WAITS_FOR_TAKEOVER);
+    observed.present_states().filter(says).min_by(|a, b| a.name.cmp(&b.name))?.message.clone()
+}
+
 struct View<'a> {
     set: &'a Validated,
     observed: &'a Observed,
@@ -100,6 +106,7 @@ struct View<'a> {
     attached: BTreeSet<&'a MemberName>,
     waiting: Vec<Waiting>,
     copies_lost: Option<String>,
+    left_to_person: Option<String>,
 }
 
 impl<'a> View<'a> {
@@ -111,7 +118,8 @@ impl<'a> View<'a> {
             plan.problems.iter().any(|p| matches!(p, Problem::ForeignVolumes { members, .. } if members.contains(m)))
         };
         let waiting = missing.filter(|m| !blocked(m)).map(|m| waiting_for(observed, plan, m)).collect();
-        Self { set, observed, plan, attached, waiting, copies_lost: copies::lost(set, observed, plan) }
+        let copies_lost = copies::lost(set, observed, plan);
+        Self { set, observed, plan, attached, waiting, copies_lost, left_to_person: left_to_person(observed) }
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
@@ -136,6 +144,9 @@ impl<'a> View<'a> {
         });
         if let Some(text) = &self.copies_lost {
             return not(reasons::COPIES_LOST, text.clone());
+        }
+        if let Some(text) = &self.left_to_person {
+            return not(reasons::WAITS_FOR_TAKEOVER, text.clone());
         }
         if let Some(w) = worst {
             let others = match self.waiting.len() - 1 {
@@ -199,6 +210,9 @@ impl<'a> View<'a> {
         }
         if let Some(text) = &self.copies_lost {
             return stalled(reasons::COPIES_LOST, text.clone());
+        }
+        if let Some(text) = &self.left_to_person {
+            return stalled(reasons::WAITS_FOR_TAKEOVER, text.clone());
         }
         if let Some(w) = self.waiting.iter().find(|w| w.stalls) {
             return stalled(w.reason, format!("{}: {}", w.member, w.text));

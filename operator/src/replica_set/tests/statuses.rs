@@ -152,6 +152,27 @@ fn copies_that_a_rule_cannot_do_without_are_missed() {
 }
 
 #[test]
+fn what_members_leave_to_a_person_is_told_as_the_first_of_them_says_it() {
+    let mut world = World::running(3);
+    world.settle();
+    assert_eq!(world.condition("Stalled").0, "False");
+    for (n, text) in [(3, "another"), (2, "kubectl pgconvoy takeover orders --epoch 1")] {
+        let says = |s: &mut pgconvoy_crds::MemberState| {
+            s.epoch = Some(1);
+            s.reason = Some("WaitsForTakeover".to_owned());
+            s.message = Some(text.to_owned());
+        };
+        world.say(n, MemberPhase::Attached, says);
+    }
+    world.settle();
+    let expected = |status: &str| {
+        (status.to_owned(), "WaitsForTakeover".to_owned(), "kubectl pgconvoy takeover orders --epoch 1".to_owned())
+    };
+    assert_eq!(world.condition("Stalled"), expected("True"));
+    assert_eq!(world.condition("Ready"), expected("False"));
+}
+
+#[test]
 fn a_set_that_lost_its_leaders_data_and_a_followers_is_told_to_be_taken_over() {
     let mut world = starting();
     world.lead(4, 1, &[2, 3]);
