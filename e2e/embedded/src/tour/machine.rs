@@ -6,7 +6,7 @@ use nix::sys::statvfs::statvfs;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// What a tour writes, rounded up: three databases of 60 MB with their WAL, and the programs.
+/// What a tour writes, rounded up: 578 MB were seen, three databases with their WAL and copies of the programs.
 const NEEDS_MB: u64 = 700;
 /// Less than this, and something has failed for lack of it.
 const FULL_MB: u64 = 40;
