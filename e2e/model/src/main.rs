@@ -1,6 +1,7 @@
 //! The failover protocol of docs/failover.md as explicit-state models: docs/model.md says what they leave out, and how to
 //! run them.
 
+mod archive;
 mod canvass;
 mod check;
 mod lease;
@@ -23,6 +24,7 @@ pgconvoy-model MODE [NAME=NUMBER…]
                                            repairs r; seconds
   canvass                                  who opens an epoch, in every network of 2 to 5 members
   lease                                    lease and self-fencing for W = 0
+  archive, archive-mutants                 what lies in the archive
 everywhere: limit=SECONDS max=STATES threads=N; `mutants NAME…` runs only those";
 
 /// `name=number` among the arguments.
@@ -134,6 +136,19 @@ fn run(args: &Arguments) -> Result<(), String> {
         }
         Some("canvass") => canvass::run(),
         Some("lease") => lease::run_all(bounds),
+        Some("archive") => {
+            for (what, holds, o) in archive::cases() {
+                let name = format!("archive {what} ({})", if holds.is_some() { "holds" } else { "does not hold" });
+                check::print(&name, o, bounds, true);
+            }
+        }
+        Some("archive-mutants") => {
+            for o in archive::mutants().into_iter().filter(|o| args.wants(&format!("{:?}", o.mutant))) {
+                check::print(&format!("mutant {:?}", o.mutant), o, bounds, true);
+                let guarded = archive::Opts { mutant: archive::Mutant::None, ..o };
+                check::print("  same bounds, safeguard on", guarded, bounds, false);
+            }
+        }
         Some("walk") => walk::run(base, seconds),
         Some("replay") => walk::replay(base, args.number("seed", 1)?),
         _ => return Err(USAGE.to_owned()),

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
 use crate::check::{Bounds, Outcome, enumerate};
-use crate::{canvass, lease, progress, quorum, register};
+use crate::{archive, canvass, lease, progress, quorum, register};
 
 const BOUNDS: Bounds = Bounds { limit: 120, max: 60_000_000, threads: 2 };
 
@@ -155,5 +155,29 @@ fn a_lease_is_as_good_as_its_arithmetic() {
         let o = enumerate(o, BOUNDS);
         assert_eq!(o.violations.is_empty(), holds, "{what}: {:?}", o.violations);
         assert!(!holds || o.goals == 1, "{what}: nobody ever takes over");
+    }
+}
+
+/// What lies in the archive is a part of every later leader's log, nothing is overwritten, and a reader stops at forks.
+#[test]
+fn the_archive_holds_one_log() {
+    for (what, states, o) in archive::cases() {
+        let outcome = enumerate(o, BOUNDS);
+        match states {
+            // Where nobody takes over there is one epoch only.
+            Some(states) if !o.moves => {
+                assert!(outcome.violations.is_empty() && outcome.complete, "{what}: {:?}", outcome.violations);
+                assert_eq!(outcome.unique, states, "{what}: another model than the one that is written about");
+            }
+            Some(states) => clean(what, states, &outcome),
+            None => killed(what, &outcome),
+        }
+    }
+}
+
+#[test]
+fn every_safeguard_of_the_archive_is_needed() {
+    for o in archive::mutants() {
+        killed(&format!("{:?}", o.mutant), &enumerate(o, BOUNDS));
     }
 }
