@@ -3,7 +3,7 @@
 mod effects;
 
 use crate::archive;
-use crate::coordination::{self, Clients, Events, TermClient};
+use crate::coordination::{self, Clients, Events, LeaseWish, TermClient};
 use crate::http::{self, Ready};
 use crate::peers::{self, Asked, Peers, Tls};
 use crate::postgres::{self, DriverConfig, DriverHandle};
@@ -89,7 +89,7 @@ pub async fn run(identity: Identity) -> Result<()> {
     let register = TermClient::new(clients.coordination.clone(), &identity, events.clone());
     let (registers_in, registers) = mpsc::channel(16);
     tasks.push(("term", register.watch(registers_in, metrics.clone())));
-    let (lease_wanted, lease_wish) = watch::channel(false);
+    let (lease_wanted, lease_wish) = watch::channel(LeaseWish::default());
     let (held_in, held) = watch::channel(false);
     let stepped = Arc::new(AtomicU64::new(clock::now().0));
     let lease = coordination::keep_lease(
@@ -220,7 +220,7 @@ struct Sources {
 /// Where levels go.
 struct Levels {
     want: watch::Sender<(Want, Permission)>,
-    lease: watch::Sender<bool>,
+    lease: watch::Sender<LeaseWish>,
     publication: watch::Sender<Option<Publication>>,
     ready: watch::Sender<Ready>,
     state: watch::Sender<MemberState>,
@@ -311,7 +311,7 @@ impl Agent {
             self.hands.carry_out(effect).await?;
         }
         self.set_want(&output);
-        set(&self.levels.lease, output.lease);
+        set(&self.levels.lease, LeaseWish { wanted: output.lease, orders: output.lease_orders });
         set(&self.levels.publication, output.publish);
         let why = if output.ready { String::new() } else { describe(&output.activity) };
         set(&self.levels.ready, Ready { ready: output.ready, why });
@@ -360,7 +360,7 @@ impl Agent {
 
     /// PostgreSQL is down and the pod, or its container, is to end.
     async fn leave(&mut self, terminate: &mut tokio::signal::unix::Signal) -> Result<()> {
-        set(&self.levels.lease, false);
+        set(&self.levels.lease, LeaseWish::default());
         self.archive.drain().await;
         if let Err(why) = self.driver.release_container().await {
             tracing::warn!("the supervisor did not hear that it may end: {why}");

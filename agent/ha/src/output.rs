@@ -15,6 +15,9 @@ pub struct Output {
     pub permission: Permission,
     /// Whether the Lease should be held: taken when free, renewed, given up when no longer wanted.
     pub lease: bool,
+    /// Whether the Lease does no more than order those who want to open an epoch: no rule depends on the clock, so that a
+    /// holder whose pod is gone need not be waited for.
+    pub lease_orders: bool,
     /// What the Services should lead to; `None`: not this member's business.
     pub publish: Option<Publication>,
     /// Whether the pod is Ready: attached in the epoch in force.

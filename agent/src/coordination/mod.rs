@@ -23,7 +23,7 @@ pub use endpoints::publish;
 pub use error::ApiError;
 pub(crate) use error::{call, chain as error_chain};
 pub use events::{About, Events};
-pub use lease::keep_lease;
+pub use lease::{LeaseWish, keep_lease};
 pub use metrics::Metrics;
 pub use pods::{Pod, Pods, watch_pods};
 pub use snapshots::{SnapshotClient, Snapshots, watch_snapshots};

@@ -267,6 +267,7 @@ impl Core {
             want: self.want.clone(),
             permission: self.level.permission,
             lease: self.level.lease,
+            lease_orders: self.record.head.as_ref().is_some_and(|t| !Self::clock_bound(t)),
             publish: self.level.publish.clone(),
             ready: self.level.ready,
             activity: self.level.activity.clone(),

@@ -474,7 +474,11 @@ impl World {
         for who in self.names.clone().iter() {
             let wants = self.members[who].output.as_ref().is_some_and(|o| o.lease);
             let holds = self.lease.as_ref().is_some_and(|(h, _)| h == who);
-            let free = self.lease.as_ref().is_none_or(|(_, until)| *until < self.now);
+            let orders = self.members[who].output.as_ref().is_some_and(|o| o.lease_orders);
+            // Whoever is down may have had its pod deleted.
+            let free = self.lease.as_ref().is_none_or(|(holder, until)| {
+                *until < self.now || orders && self.members.get(holder).is_none_or(|m| m.core.is_none())
+            });
             if !self.no_api(who) && wants && (holds || free) {
                 let renewed = self.now + 15_000;
                 if !holds {

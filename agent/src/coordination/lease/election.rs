@@ -76,6 +76,8 @@ pub(super) struct Election {
     seen: Option<(Seen, Instant)>,
     /// When the last look or write that told something about the Lease was.
     looked: Instant,
+    /// A holder that will not come back.
+    gone: Option<String>,
     /// What was seen may be out of date: read before writing.
     stale: bool,
     /// No attempt before this.
@@ -90,7 +92,17 @@ pub(super) struct Election {
 impl Election {
     /// A candidate that knows nothing yet. `me` must be another name in every pod, also in two of the same name.
     pub(super) fn new(me: String, now: Instant) -> Self {
-        Self { me, seen: None, looked: now, stale: true, pause: now, failures: 0, renewed: None, spent: now.0 }
+        Self {
+            me,
+            seen: None,
+            gone: None,
+            looked: now,
+            stale: true,
+            pause: now,
+            failures: 0,
+            renewed: None,
+            spent: now.0,
+        }
     }
 
     /// Its name in the Lease.
@@ -126,7 +138,8 @@ impl Election {
             }
             (false, false) => return self.look(now, LOOK_IDLE),
             (false, true) => {
-                if seen.holder.is_some() && now < after(*since, patience(seen)) {
+                let there = seen.holder.is_some() && seen.holder != self.gone;
+                if there && now < after(*since, patience(seen)) {
                     return self.look(now, LOOK_WANTED);
                 }
                 Write::Take
@@ -160,6 +173,11 @@ impl Election {
         let since = self.seen.as_ref().filter(|(old, _)| *old == seen).map_or(now, |(_, since)| *since);
         self.seen = Some((seen, since));
         self.fresh(now);
+    }
+
+    /// This holder is gone for good: it is not waited for.
+    pub(super) fn gone(&mut self, holder: &str) {
+        self.gone = Some(holder.to_owned());
     }
 
     /// There is no Lease: nobody holds it, and what was observed of the last one means nothing for the next.

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::settings::Identity;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -28,6 +29,17 @@ use tokio::task::JoinHandle;
 /// How long the agent may stand still, waiting for its disk for example, before the Lease is no longer renewed for it.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
+/// What the agent wants of the Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseWish {
+    /// To hold it.
+    pub wanted: bool,
+    /// It does no more than order those who want to open an epoch: a holder whose pod is gone is not waited for. (What runs on
+    /// of such a pod may open an epoch beside this one; pledges keep that harmless. Where the clock is what ends an epoch it
+    /// would not be.)
+    pub orders: bool,
+}
+
 /// Keeps the Lease while `wanted`, and says whether it is held. Given up when no longer wanted; the next one takes it
 /// at once then. `held` is false early enough before anybody else can take it. `stepped`: when the agent decided anything last, on
 /// this process's clock in milliseconds; one that decides nothing any more lets the Lease run out.
@@ -36,12 +48,13 @@ const STANDSTILL: Duration = Duration::from_secs(5);
 pub fn keep_lease(
     client: Client,
     me: &Identity,
-    wanted: watch::Receiver<bool>,
+    wanted: watch::Receiver<LeaseWish>,
     held: watch::Sender<bool>,
     stepped: Arc<AtomicU64>,
     metrics: Metrics,
 ) -> JoinHandle<()> {
     let keeper = Keeper {
+        pods: Api::namespaced(client.clone(), &me.namespace),
         api: Api::namespaced(client, &me.namespace),
         name: me.member.set().to_owned(),
         latest: None,
@@ -55,6 +68,7 @@ pub fn keep_lease(
 
 struct Keeper {
     api: Api<Lease>,
+    pods: Api<Pod>,
     name: String,
     latest: Option<Lease>,
     election: Election,
@@ -64,7 +78,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut wanted: watch::Receiver<bool>, held: watch::Sender<bool>) {
+    async fn run(mut self, mut wanted: watch::Receiver<LeaseWish>, held: watch::Sender<bool>) {
         loop {
             let now = clock::now();
             if Duration::from_millis(now.since(Instant(self.stepped.load(Ordering::Relaxed)))) > STANDSTILL {
@@ -72,7 +86,8 @@ impl Keeper {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
-            let deed = self.election.next(now, *wanted.borrow_and_update());
+            let wish = *wanted.borrow_and_update();
+            let deed = self.election.next(now, wish.wanted);
             let until = self.election.held_until(now);
             say(&held, until.is_some());
             match deed {
@@ -85,19 +100,24 @@ impl Keeper {
                         changed = wanted.changed() => if changed.is_err() { return },
                     }
                 }
-                Deed::Read => while_held(self.read(), until, &held).await,
+                Deed::Read => while_held(self.read(wish), until, &held).await,
                 Deed::Write(write) => while_held(self.write(write), until, &held).await,
             }
         }
     }
 
-    async fn read(&mut self) {
+    async fn read(&mut self, wish: LeaseWish) {
         let result = call(&format!("reading Lease {}", self.name), self.api.get(&self.name)).await;
         let now = clock::now();
         match result {
             Ok(lease) => {
                 self.missing = false;
+                let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
                 self.saw(lease, now);
+                if wish.wanted && wish.orders && holder != self.election.me() && self.is_gone(&holder).await {
+                    tracing::info!(holder, "the pod that holds the Lease is gone: it is not waited for");
+                    self.election.gone(&holder);
+                }
             }
             Err(error) => self.failed(&error, now),
         }
@@ -137,6 +157,19 @@ impl Keeper {
                 self.election.wrote(sent, write);
             }
             Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Whether the pod of this name and UID is there no more. `false` when that cannot be told.
+    async fn is_gone(&self, holder: &str) -> bool {
+        let Some((pod, uid)) = holder.split_once('/') else { return false };
+        match call(&format!("reading pod {pod}"), self.pods.get_metadata(pod)).await {
+            Ok(found) => found.metadata.uid.is_some_and(|u| u != uid),
+            Err(ApiError::Missing { .. }) => true,
+            Err(error) => {
+                tracing::debug!("{error}");
+                false
+            }
         }
     }
 

@@ -148,6 +148,28 @@ fn a_silent_holder_is_waited_for_by_ones_own_clock() {
 }
 
 #[test]
+fn a_holder_that_is_gone_for_good_is_not_waited_for() {
+    let mut w = World::new(&["a", "b"]);
+    w.candidates[0].wanted = true;
+    w.until_held(0, 1_000);
+    w.run(30_000, |_| {});
+    w.candidates[0].wanted = false;
+    w.candidates[0].faults = std::iter::repeat_n(Fault::Lost, 100_000).collect();
+    w.candidates[1].wanted = true;
+    w.run(2_000, |w| assert!(w.holders().is_empty()));
+    w.candidates[1].election.gone("a");
+    assert!(w.until_held(1, 60_000) <= 1_100);
+    // It is that one who is gone, and nobody else.
+    w.candidates[0].faults.clear();
+    w.candidates[1].wanted = false;
+    w.candidates[0].wanted = true;
+    w.until_held(0, 5_000);
+    w.candidates[1].election.gone("c");
+    w.candidates[1].wanted = true;
+    w.run(30_000, |w| assert_eq!(w.holders(), [0]));
+}
+
+#[test]
 fn a_newcomer_waits_the_whole_duration_whatever_the_wall_clock_in_it_says() {
     let mut w = World::new(&["b"]);
     // A renewal of the year 1970, as a holder with a broken clock would write it.

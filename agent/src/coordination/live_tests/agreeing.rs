@@ -69,7 +69,7 @@ async fn the_term_is_changed_by_compare_and_swap_alone() {
 async fn the_lease_goes_from_hand_to_hand() {
     let place = Place::new("lease").await;
     let candidate = |n, stepped| {
-        let (want, wanted) = watch::channel(false);
+        let (want, wanted) = watch::channel(LeaseWish::default());
         let (say, held) = watch::channel(false);
         let client = place.clients.coordination.clone();
         let task = keep_lease(client, &place.member(n), wanted, say, stepped, Metrics::default());
@@ -77,15 +77,15 @@ async fn the_lease_goes_from_hand_to_hand() {
     };
     // An agent that stands still takes nothing.
     let still = candidate(3, Arc::default());
-    still.0.send(true).unwrap();
+    still.0.send(WANTED).unwrap();
     let (mut one, mut two) = (candidate(1, awake()), candidate(2, awake()));
     tokio::time::sleep(SECOND).await;
     assert!(!*still.1.borrow());
     let start = Instant::now();
-    one.0.send(true).unwrap();
+    one.0.send(WANTED).unwrap();
     until(&mut one.1, SECOND, |h| *h).await;
     println!("a free Lease was taken in {:?}", start.elapsed());
-    two.0.send(true).unwrap();
+    two.0.send(WANTED).unwrap();
     tokio::time::sleep(SECOND * 7).await;
     assert!(*one.1.borrow() && !*two.1.borrow());
     let lease = place.api::<Lease>().get("orders").await.unwrap().spec.unwrap();
@@ -93,7 +93,7 @@ async fn the_lease_goes_from_hand_to_hand() {
     assert!(lease.renew_time.unwrap().0 > lease.acquire_time.unwrap().0, "it was renewed");
 
     let start = Instant::now();
-    one.0.send(false).unwrap();
+    one.0.send(LeaseWish::default()).unwrap();
     until(&mut two.1, SECOND * 3, |h| *h).await;
     println!("a released Lease was taken in {:?}", start.elapsed());
     assert!(!*one.1.borrow());
@@ -101,15 +101,27 @@ async fn the_lease_goes_from_hand_to_hand() {
     // The holder's process ends without a word; a restarted one of the same pod has it back at once.
     two.2.abort();
     let mut again = candidate(2, awake());
-    again.0.send(true).unwrap();
+    again.0.send(WANTED).unwrap();
     until(&mut again.1, SECOND * 2, |h| *h).await;
 
     again.2.abort();
-    one.0.send(true).unwrap();
+    one.0.send(WANTED).unwrap();
     let start = Instant::now();
     until(&mut one.1, SECOND * 20, |h| *h).await;
     println!("the Lease of a silent holder was taken in {:?}", start.elapsed());
     assert!(start.elapsed() > SECOND * 9, "{:?}", start.elapsed());
+
+    // A holder whose pod is not there (none of these has one) is not waited for where the Lease does no more than order.
+    one.2.abort();
+    let mut next = candidate(2, awake());
+    next.0.send(LeaseWish { orders: true, ..WANTED }).unwrap();
+    let start = Instant::now();
+    until(&mut next.1, SECOND * 3, |h| *h).await;
+    println!("the Lease of a holder whose pod is gone was taken in {:?}", start.elapsed());
+    next.0.send(LeaseWish::default()).unwrap();
+    let mut one = candidate(1, awake());
+    one.0.send(WANTED).unwrap();
+    until(&mut one.1, SECOND * 5, |h| *h).await;
 
     // Deleted: no longer held; made again: held again.
     place.api::<Lease>().delete("orders", &DeleteParams::default()).await.unwrap();

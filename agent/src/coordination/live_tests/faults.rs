@@ -70,7 +70,7 @@ async fn a_server_that_is_silent_or_away_is_noticed_and_found_again() {
     let direct = TermClient::new(place.clients.coordination.clone(), &place.member(2), place.events(2));
     let (registers, mut seen) = mpsc::channel(16);
     let _watch = client.watch(registers, Metrics::default());
-    let (want, wanted) = watch::channel(true);
+    let (want, wanted) = watch::channel(WANTED);
     let (say, mut held) = watch::channel(false);
     let _lease = keep_lease(clients.coordination.clone(), &place.member(1), wanted, say, awake(), Metrics::default());
     until(&mut held, SECOND * 2, |h| *h).await;

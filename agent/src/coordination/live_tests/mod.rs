@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 const SECOND: Duration = Duration::from_secs(1);
+const WANTED: LeaseWish = LeaseWish { wanted: true, orders: false };
 
 mod agreeing;
 mod faults;
