@@ -4,7 +4,7 @@ use crate::api::{Api, PatchKind, Surroundings, WriteOptions, text};
 use crate::clock;
 use crate::http::{Authority, Server};
 use crate::kubelet::{self, Shared};
-use crate::machine::{SETTINGS, Settings, Word, forward, network};
+use crate::machine::{BUCKET, Keys, SETTINGS, STORE_PORT, Settings, Word, forward, network};
 use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -112,6 +112,10 @@ async fn live(settings: Settings, words: mpsc::UnboundedSender<Word>) -> anyhow:
     write(&within, &authority.kubeconfig(&format!("https://{inside}"), &admin))?;
     let _ = words.send(Word::Listen { at: outside, to: inside, what: "API server".to_owned() });
 
+    let _store = match &settings.store {
+        Some(keys) => Some(store(&settings.directory, keys).await?),
+        None => None,
+    };
     let shared = Shared::new(server, settings.clone(), words.clone());
     let kubelet = tokio::spawn(kubelet::run(shared));
     let mut operator = settings.operator.as_ref().map(|o| start_operator(o, &settings, &within)).transpose()?;
@@ -130,6 +134,19 @@ async fn live(settings: Settings, words: mpsc::UnboundedSender<Word>) -> anyhow:
         result = serving => result.context("the API server ended")?,
         _ = kubelet => anyhow::bail!("the kubelet ended"),
     }
+}
+
+/// The object store: S3, in clear text, for the pods.
+async fn store(directory: &Path, keys: &Keys) -> anyhow::Result<pgconvoy_e2e_s3::Server> {
+    let options = pgconvoy_e2e_s3::Options {
+        root: Some(directory.join("store")),
+        address: SocketAddr::new(network::NODE.into(), STORE_PORT),
+        access_key: keys.id.clone(),
+        secret_key: keys.secret.clone(),
+        bucket: BUCKET.to_owned(),
+        tls: None,
+    };
+    pgconvoy_e2e_s3::Server::start(options).await.context("the object store cannot be started")
 }
 
 fn log_of(settings: &Settings) -> std::path::PathBuf {

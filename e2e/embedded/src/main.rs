@@ -108,6 +108,7 @@ async fn run(up: &Up) -> anyhow::Result<ExitCode> {
         api_port: up.port,
         no_operator: up.no_operator,
         apply: up.apply.clone(),
+        store: None,
     })?;
     let mut command: Option<tokio::process::Child> = None;
     let code = loop {

@@ -114,11 +114,18 @@ fn the_tour_shows_a_set_that_loses_a_follower_and_its_leader() {
         "$ kill -9 ",
         // Another one, unless the one that was killed is back first.
         "leads epoch 2 ",
+        "No pod was made anew for it.",
+        " in the bucket, complete after ",
+        "s after that commit its log lay in the bucket: default/quickstart/",
+        "Ready 1/1 after",
+        "3 | written after the snapshot",
         "$ export KUBECONFIG=",
         "Gone: its processes, its addresses and /",
     ] {
         assert!(said.contains(line), "{line:?} is missing:\n{said}");
     }
+    let shipped = said.lines().find(|l| l.contains("its log lay in the bucket")).unwrap();
+    println!("measured: {}", shipped.trim());
     // On a terminal only.
     assert!(!said.contains('\u{1b}'), "{said}");
     let writes = said.lines().find(|l| l.contains("Writes: ")).unwrap();

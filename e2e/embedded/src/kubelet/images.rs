@@ -96,6 +96,7 @@ mod tests {
             postgres: "/opt/pg/bin".into(),
             apply: vec![],
             nodes: 1,
+            store: None,
         };
         let of = |name: &str| find(name, &settings);
         assert_eq!(of("docker.io/pgconvoy/agent:0.1.0").unwrap().files.len(), 2);

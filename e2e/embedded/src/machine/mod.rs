@@ -37,7 +37,23 @@ pub struct Settings {
     pub apply: Vec<PathBuf>,
     /// How many nodes to pretend.
     pub nodes: u32,
+    /// Whom the object store lets in; none: there is no store.
+    pub store: Option<Keys>,
 }
+
+/// Keys to the cluster's object store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Keys {
+    /// The access key's id.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+}
+
+/// The bucket of the object store, whose objects are files in `store/<bucket>/` of the cluster's directory.
+pub const BUCKET: &str = "backups";
+/// The object store's port, at the node's address.
+pub const STORE_PORT: u16 = 9000;
 
 /// What the process inside says, a line of JSON each.
 #[derive(Debug, Clone, Serialize, Deserialize)]

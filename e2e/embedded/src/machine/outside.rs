@@ -1,7 +1,7 @@
 //! The program that a person, or a test, starts: makes the directory, starts the process inside, shows what it says and
 //! forwards connections.
 
-use super::{SETTINGS, Settings, Word, forward, janitor, network};
+use super::{Keys, SETTINGS, Settings, Word, forward, janitor, network};
 use crate::postgres;
 use anyhow::{Context as _, bail};
 use nix::fcntl::{Flock, FlockArg};
@@ -32,6 +32,8 @@ pub struct Options {
     pub no_operator: bool,
     /// Files to apply before the operator starts.
     pub apply: Vec<PathBuf>,
+    /// Whom an object store in the cluster lets in; none: there is no store.
+    pub store: Option<Keys>,
 }
 
 /// A cluster that runs. Dropped, it goes with everything that it started.
@@ -111,6 +113,7 @@ impl Cluster {
             postgres,
             apply: options.apply.iter().map(|f| absolute(f)).collect::<Result<_, _>>()?,
             nodes: NODES,
+            store: options.store.clone(),
         };
         // Copied, too: whoever runs the cluster may not be allowed to where they are.
         let mut settings = settings;

@@ -31,6 +31,8 @@ impl Client {
     fn api(&self, plural: &str) -> Api<DynamicObject> {
         let (group, version, kind) = match plural {
             "pgreplicasets" => ("pgconvoy.dev", "v1alpha1", "PgReplicaSet"),
+            "pgarchives" => ("pgconvoy.dev", "v1alpha1", "PgArchive"),
+            "pgsnapshots" => ("pgconvoy.dev", "v1alpha1", "PgSnapshot"),
             "secrets" => ("", "v1", "Secret"),
             _ => ("", "v1", "Pod"),
         };
@@ -49,15 +51,24 @@ impl Client {
         Ok(serde_json::to_value(object)?)
     }
 
-    /// Applies a replica set.
+    /// Applies an object.
     ///
     /// # Errors
     /// When it is refused.
-    pub(super) async fn apply(&self, object: &Value) -> anyhow::Result<()> {
+    pub(super) async fn apply(&self, plural: &str, object: &Value) -> anyhow::Result<()> {
         let name = crate::api::text(object, "/metadata/name");
-        let (api, parameters) = (self.api("pgreplicasets"), PatchParams::apply("quickstart"));
+        let (api, parameters) = (self.api(plural), PatchParams::apply("quickstart"));
         api.patch(name, &parameters, &Patch::Apply(object)).await.with_context(|| format!("{name} was refused"))?;
         Ok(())
+    }
+
+    /// Changes a replica set.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub(super) async fn change(&self, name: &str, patch: &Value) -> anyhow::Result<()> {
+        let changed = self.api("pgreplicasets").patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        changed.map(drop).with_context(|| format!("the change of {name} was refused"))
     }
 
     /// Deletes a pod.

@@ -14,15 +14,15 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Shows what a stock kubectl says of the cluster, if there is one.
 pub(super) async fn kubectl(context: &Context) {
-    title("6. Any kubectl works on it");
+    title("7. Any kubectl works on it");
     println!("  $ export KUBECONFIG={}", context.kubeconfig.display());
     let Some(program) = machine::which("kubectl") else {
         println!("  There is none on this machine; what you saw above, the tour asked of the API by itself.");
         return;
     };
-    println!("  $ kubectl get pgrs,pods");
+    println!("  $ kubectl get pgrs,pgsnap,pods");
     let mut command = Command::new(program);
-    command.args(["get", "pgrs,pods", "--request-timeout=10s"]).env("KUBECONFIG", &context.kubeconfig);
+    command.args(["get", "pgrs,pgsnap,pods", "--request-timeout=10s"]).env("KUBECONFIG", &context.kubeconfig);
     command.stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(LIMIT, command.output()).await {
         Ok(Ok(done)) => {

@@ -1,6 +1,7 @@
 //! The tour that `./quickstart` gives: a cluster on this machine, a replica set on it, and what becomes of that set when a
 //! member is lost.
 
+mod archive;
 mod client;
 mod farewell;
 mod kill;
@@ -11,8 +12,8 @@ mod steps;
 mod view;
 mod writer;
 
-use crate::machine::Word;
 use crate::machine::outside::{Cluster, Options};
+use crate::machine::{Keys, Word};
 use crate::postgres::Found;
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub struct Tour {
 /// What the steps of the tour know.
 struct Context {
     tour: Tour,
+    /// To the cluster's object store.
+    keys: Keys,
     postgres: Found,
     kubeconfig: PathBuf,
     directory: PathBuf,
@@ -74,6 +77,7 @@ pub async fn run(tour: Tour) -> anyhow::Result<u8> {
     steps::title("1. A cluster on this machine: API server and kubelet in one program, pods as processes");
     println!("  PostgreSQL {} of {} stands for the image in the example.", postgres.version, postgres.bin.display());
     let begun = Instant::now();
+    let keys = Keys { id: "quickstart".to_owned(), secret: crate::cluster::random_name() };
     let mut cluster = Cluster::start(&Options {
         parent: Some(place.clone()),
         programs: tour.programs.clone(),
@@ -82,10 +86,12 @@ pub async fn run(tour: Tour) -> anyhow::Result<u8> {
         api_port: tour.port,
         no_operator: false,
         apply: machine::custom_resources(&tour.root)?,
+        store: Some(keys.clone()),
     })?;
     let (sender, addresses) = watch::channel(BTreeMap::new());
     let context = Context {
         tour,
+        keys,
         postgres,
         kubeconfig: cluster.kubeconfig(),
         directory: cluster.directory().to_path_buf(),

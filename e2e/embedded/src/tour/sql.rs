@@ -31,7 +31,7 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    /// Writes the service file of a set.
+    /// Writes the services of a set into the service file: `rw`, `ro` and `r` of the tour's set, `<set>-rw` … of others.
     ///
     /// # Errors
     /// When the set has no Secret or no Services.
@@ -42,10 +42,11 @@ impl Sql {
         let all = known.wait_for(|k| names.iter().all(|(_, n)| k.contains_key(n)));
         let addresses = tokio::time::timeout(ADDRESSES, all).await.context("the set's Services have no addresses")?;
         let addresses = addresses.context("the cluster ended")?.clone();
-        let services = names.iter().filter_map(|(short, n)| Some((*short, *addresses.get(n)?)));
+        let called = |short: &str| if set == super::steps::SET { short.to_owned() } else { format!("{set}-{short}") };
+        let services = names.iter().filter_map(|(short, n)| Some((called(short), *addresses.get(n)?)));
         let text = service_file(&secret["data"], &services.collect())?;
         let file = context.directory.join("pg_service.conf");
-        let open = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&file);
+        let open = std::fs::File::options().create(true).append(true).mode(0o600).open(&file);
         let written = open.and_then(|mut f| f.write_all(text.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))?;
         Ok(Self { psql: context.postgres.bin.join("psql"), file })
@@ -103,7 +104,7 @@ impl Sql {
 }
 
 /// A file that psql reads: one section for each Service.
-fn service_file(secret: &Value, services: &BTreeMap<&str, SocketAddr>) -> anyhow::Result<String> {
+fn service_file(secret: &Value, services: &BTreeMap<String, SocketAddr>) -> anyhow::Result<String> {
     let value = |key: &str| -> anyhow::Result<String> {
         let text = secret[key].as_str().with_context(|| format!("the set's Secret has no {key}"))?;
         Ok(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text)?)?)
@@ -131,7 +132,7 @@ mod tests {
         let base64 = |t: &str| base64::engine::general_purpose::STANDARD.encode(t);
         let secret = json!({ "username": base64("app"), "password": base64("p w"), "dbname": base64("app") });
         let at = |t: &str| t.parse::<SocketAddr>().unwrap();
-        let services = [("rw", at("127.96.0.11:5432")), ("ro", at("127.96.0.12:40001"))].into();
+        let services = [("rw".to_owned(), at("127.96.0.11:5432")), ("ro".to_owned(), at("127.96.0.12:40001"))].into();
         let file = service_file(&secret, &services).unwrap();
         assert!(file.contains("[rw]\nhost=127.96.0.11\nport=5432\nuser=app\npassword=p w\n"), "{file}");
         assert!(file.contains("[ro]\nhost=127.96.0.12\nport=40001\n"), "{file}");

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::sql::Sql;
 use super::view::{Look, Screen};
 use super::writer::Writer;
-use super::{Context, farewell, kill};
+use super::{Context, archive, farewell, kill};
 use anyhow::{Context as _, bail};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 /// The set of the example.
 pub(super) const SET: &str = "quickstart";
-const EXAMPLE: &str = "examples/quickstart.yaml";
+pub(super) const EXAMPLE: &str = "examples/quickstart.yaml";
 /// Between two looks at the set.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
 /// How long a set, or a member, may take. A machine that is ten times slower than ours still makes it.
-const READY: Duration = Duration::from_secs(180);
+pub(super) const READY: Duration = Duration::from_secs(180);
 /// How long a follower may take to replay what was written, and writes to be acknowledged again.
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 static OVER: AtomicBool = AtomicBool::new(false);
 
@@ -49,6 +49,7 @@ pub(super) async fn all(context: &Context) -> anyhow::Result<()> {
     write_and_read(&sql).await?;
     lose_a_follower(&client, &sql).await?;
     lose_the_leader(context, &client, &sql).await?;
+    archive::restore(context, &client, &sql).await?;
     farewell::kubectl(context).await;
     title(&format!("That was the tour, in {} s", begun.elapsed().as_secs()));
     OVER.store(true, Ordering::Relaxed);
@@ -60,15 +61,31 @@ pub(super) async fn all(context: &Context) -> anyhow::Result<()> {
 }
 
 async fn look(client: &Client) -> anyhow::Result<Look> {
-    Ok(Look::of(&client.get("pgreplicasets", SET).await?))
+    look_at(client, SET).await
+}
+
+async fn look_at(client: &Client, set: &str) -> anyhow::Result<Look> {
+    Ok(Look::of(&client.get("pgreplicasets", set).await?))
+}
+
+async fn watch(client: &Client, before: Look, done: impl Fn(&Look) -> bool) -> anyhow::Result<Duration> {
+    watch_set(client, SET, before, done).await
 }
 
 /// Draws the set until it is as it should be.
-async fn watch(client: &Client, before: Look, done: impl Fn(&Look) -> bool) -> anyhow::Result<Duration> {
+///
+/// # Errors
+/// What it says itself, when it is not so in time.
+pub(super) async fn watch_set(
+    client: &Client,
+    set: &str,
+    before: Look,
+    done: impl Fn(&Look) -> bool,
+) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let mut screen = Screen::new(std::io::stdout().is_terminal(), before);
     loop {
-        let look = look(client).await?;
+        let look = look_at(client, set).await?;
         let (elapsed, over) = (begun.elapsed(), done(&look));
         print!("{}", screen.draw(&look, elapsed));
         std::io::stdout().flush().context("nobody reads what is shown")?;
@@ -92,7 +109,7 @@ async fn come_up(context: &Context, client: &Client) -> anyhow::Result<Sql> {
     }
     println!();
     for document in serde_yaml::Deserializer::from_str(&text) {
-        client.apply(&Value::deserialize(document).context("the example is no YAML")?).await?;
+        client.apply("pgreplicasets", &Value::deserialize(document).context("the example is no YAML")?).await?;
     }
     let took = watch(client, Look::default(), |l| l.whole(3, "")).await?;
     println!("  Ready 3/3 after {:.1} s.", took.as_secs_f64());
