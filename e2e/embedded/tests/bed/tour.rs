@@ -6,13 +6,16 @@ use nix::unistd::Pid;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+
+/// How long it may say nothing. Longer than what the tour itself waits for anything.
+const SILENCE: Duration = Duration::from_secs(200);
 
 /// A tour under way.
 pub(crate) struct Tour {
     child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: mpsc::Receiver<String>,
     /// What it has said so far.
     pub(crate) said: String,
     place: tempfile::TempDir,
@@ -32,16 +35,15 @@ impl Tour {
         let mut command = Command::new(PROGRAM);
         command.arg("tour").args(arguments).current_dir(root()).env("TMPDIR", place.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (line, lines) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| line.send(l)));
         Some(Tour { child, lines, said: String::new(), place, _one: one })
     }
 
     /// Reads on until a line has `word`.
     pub(crate) fn until(&mut self, word: &str) {
-        for line in self.lines.by_ref() {
-            let line = line.unwrap();
-            self.said.push_str(&line);
-            self.said.push('\n');
+        while let Some(line) = self.line() {
             if line.contains(word) {
                 return;
             }
@@ -51,6 +53,21 @@ impl Tour {
         panic!("{word:?} was not said:\n{}\n{complaint}", self.said);
     }
 
+    /// Its next line; none at its end. Never waits for ever for one that keeps still.
+    fn line(&mut self) -> Option<String> {
+        let line = match self.lines.recv_timeout(SILENCE) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.signal(Signal::SIGKILL);
+                panic!("nothing more was said for {SILENCE:?}:\n{}", self.said);
+            }
+        };
+        self.said.push_str(&line);
+        self.said.push('\n');
+        Some(line)
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
@@ -58,10 +75,7 @@ impl Tour {
 
     /// Waits for its end: how it ended, and what it complained of.
     pub(crate) fn end(&mut self) -> (ExitStatus, String) {
-        for line in self.lines.by_ref() {
-            self.said.push_str(&line.unwrap());
-            self.said.push('\n');
-        }
+        while self.line().is_some() {}
         let mut complaint = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
         (self.child.wait().unwrap(), complaint)
