@@ -169,7 +169,7 @@ pub(crate) struct SwitchoverArgs {
 pub(crate) struct TakeoverArgs {
     /// The replica set
     pub(crate) set: String,
-    /// The epoch that is given up, as `status` shows it; in any other nothing happens
+    /// The epoch that is ended, as `status` shows it; nothing happens once a later one became active
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epoch: u32,
     /// That acknowledged commits may be lost which no member that is left has; without it nobody leads who may lack any

@@ -3,14 +3,15 @@
 use super::Context;
 use super::client::Client;
 use super::sql::Sql;
-use super::steps::{EXAMPLE, LOOK, READY, SET, SOON, title, watch_set};
+use super::steps::{READY, SET, SOON, example, title, until, watch_set};
 use super::view::Look;
 use crate::machine::{BUCKET, STORE_PORT, network};
 use anyhow::{Context as _, bail};
+use pgconvoy_terms::Lsn;
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The PgArchive and its Secret.
 const ARCHIVE: &str = "store";
@@ -53,16 +54,14 @@ pub(super) async fn restore(context: &Context, client: &Client, sql: &Sql) -> an
 
     sql.must("rw", "insert into visits values (3, 'written after the snapshot')").await?;
     let committed = Instant::now();
-    let end = lsn(&sql.quietly("rw", "select pg_current_wal_flush_lsn()").await?).context("no position of the log")?;
+    let end: Lsn = sql.quietly("rw", "select pg_current_wal_flush_lsn()").await?.parse()?;
     let objects = context.directory.join("store").join(BUCKET).join("default").join(SET);
     let object =
         until(SOON, || async { Ok(holding(&objects, end)) }).await.context("its log did not reach the store")?;
     let (seconds, key) = (committed.elapsed().as_secs_f64(), object.strip_prefix(&objects).unwrap_or(&object));
     println!("  {seconds:.1} s after that commit its log lay in the bucket: default/{SET}/{}", key.display());
 
-    let path = context.tour.root.join(EXAMPLE);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let again = again(serde_yaml::from_str(&text).context("the example is no YAML")?);
+    let again = again(serde_yaml::from_str(&example(context)?).context("the example is no YAML")?);
     println!("  $ kubectl apply -f -");
     for line in serde_yaml::to_string(&again)?.lines() {
         println!("    {line}");
@@ -77,23 +76,6 @@ pub(super) async fn restore(context: &Context, client: &Client, sql: &Sql) -> an
         bail!("what was written after the snapshot is missing in the new set");
     }
     Ok(())
-}
-
-/// Looks until there is something.
-async fn until<T, F>(limit: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = anyhow::Result<Option<T>>>,
-{
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await? {
-            return Ok(found);
-        }
-        if begun.elapsed() > limit {
-            bail!("not within {} s", limit.as_secs());
-        }
-        tokio::time::sleep(LOOK / 4).await;
-    }
 }
 
 fn archive() -> Value {
@@ -140,14 +122,8 @@ fn snapshot_told(status: &Value) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// A position of the log as PostgreSQL writes it.
-fn lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    Some(u64::from_str_radix(high, 16).ok()? << 32 | u64::from_str_radix(low, 16).ok()?)
-}
-
 /// The object of this archive that holds the log up to `end`, if there is one (docs/archive-format.md, WAL objects).
-fn holding(objects: &Path, end: u64) -> Option<PathBuf> {
+fn holding(objects: &Path, end: Lsn) -> Option<PathBuf> {
     let mut folders = vec![objects.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -163,11 +139,11 @@ fn holding(objects: &Path, end: u64) -> Option<PathBuf> {
 }
 
 /// Whether the first frame of a WAL object ends there or later.
-fn covers(object: &Path, end: u64) -> bool {
+fn covers(object: &Path, end: Lsn) -> bool {
     let mut head = [0; 32];
     let read = std::fs::File::open(object).and_then(|mut f| f.read_exact(&mut head));
     // A frame that zstd passes over: its magic and its length, then ours.
-    read.is_ok() && head[8..12] == *b"PGCW" && head[24..32].try_into().is_ok_and(|b| u64::from_le_bytes(b) >= end)
+    read.is_ok() && head[8..12] == *b"PGCW" && head[24..32].try_into().is_ok_and(|b| u64::from_le_bytes(b) >= end.0)
 }
 
 #[cfg(test)]
@@ -181,13 +157,13 @@ mod tests {
         let folder = place.path().join("7/00000001-e/wal/live");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(place.path().join("owner-1.json"), "{}").unwrap();
-        let (start, end) = (lsn("0/5000000").unwrap(), lsn("0/5000148").unwrap());
+        let (start, end) = (Lsn(0x500_0000), Lsn(0x500_0148));
         let mut frame = [0x184D_2A50u32.to_le_bytes(), 32u32.to_le_bytes(), *b"PGCW", 1u32.to_le_bytes()].concat();
-        frame.extend([start.to_le_bytes(), end.to_le_bytes()].concat());
+        frame.extend([start.0.to_le_bytes(), end.0.to_le_bytes()].concat());
         let piece = folder.join("00000001-0000000005000000.zst");
         std::fs::write(&piece, frame).unwrap();
         assert_eq!(holding(place.path(), end), Some(piece));
-        assert_eq!(holding(place.path(), end + 1), None);
+        assert_eq!(holding(place.path(), Lsn(end.0 + 1)), None);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 /// The set of the example.
 pub(super) const SET: &str = "quickstart";
-pub(super) const EXAMPLE: &str = "examples/quickstart.yaml";
+const EXAMPLE: &str = "examples/quickstart.yaml";
 /// Between two looks at the set.
-pub(super) const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(200);
 /// How long a set, or a member, may take. A machine that is ten times slower than ours still makes it.
 pub(super) const READY: Duration = Duration::from_secs(180);
 /// How long a follower may take to replay what was written, and writes to be acknowledged again.
@@ -99,10 +99,38 @@ pub(super) async fn watch_set(
     }
 }
 
+/// The example that the tour is about.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn example(context: &Context) -> anyhow::Result<String> {
+    let path = context.tour.root.join(EXAMPLE);
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Looks until there is something.
+///
+/// # Errors
+/// What looking gives, or that there is nothing in time.
+pub(super) async fn until<T, F>(limit: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        if begun.elapsed() > limit {
+            bail!("not within {} s", limit.as_secs());
+        }
+        tokio::time::sleep(LOOK / 4).await;
+    }
+}
+
 async fn come_up(context: &Context, client: &Client) -> anyhow::Result<Sql> {
     title("2. A replica set: one leader, two followers");
-    let path = context.tour.root.join(EXAMPLE);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = example(context)?;
     println!("  $ kubectl apply -f {EXAMPLE}");
     for line in text.lines().filter(|l| !l.starts_with('#')) {
         println!("    {line}");
@@ -161,17 +189,18 @@ async fn lose_the_leader(context: &Context, client: &Client, sql: &Sql) -> anyho
     let process = kill::first_process(&context.directory, &leader.pod, "postgres");
     let process = process.with_context(|| format!("the first process of {} is not to be found", leader.name))?;
     let writer = Writer::start(sql, 1_000);
-    until(&writer, |r| r.numbers().len() >= 5).await.context("no write was acknowledged")?;
+    let first = async || Ok((writer.record().numbers().len() >= 5).then_some(()));
+    until(SOON, first).await.context("no write was acknowledged")?;
     println!("  $ kill -9 {process}     # with it dies everything in the container of {}'s PostgreSQL", leader.name);
     let killed = Instant::now();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGKILL)
         .with_context(|| format!("process {process} cannot be killed"))?;
     let epoch = before.epoch;
     let took = watch(client, before, |l| l.epoch > epoch && l.whole(3, "")).await?;
-    until(&writer, |r| r.outage(killed).is_some()).await.context("no write was acknowledged since")?;
+    let outage = until(SOON, async || Ok(writer.record().outage(killed))).await;
+    let outage = outage.context("no write was acknowledged since")?;
     let (record, after) = (writer.record(), look(client).await?);
     drop(writer);
-    let outage = record.outage(killed).unwrap_or_default();
     if after.leader == leader.name {
         println!("  It was back so soon that it leads epoch {} as well.", after.epoch);
     } else {
@@ -189,17 +218,6 @@ async fn lose_the_leader(context: &Context, client: &Client, sql: &Sql) -> anyho
     );
     if there != numbers.len().to_string() {
         bail!("acknowledged writes are missing");
-    }
-    Ok(())
-}
-
-async fn until(writer: &Writer, enough: impl Fn(&super::writer::Record) -> bool) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while !enough(&writer.record()) {
-        if begun.elapsed() > SOON {
-            bail!("not within {SOON:?}");
-        }
-        tokio::time::sleep(LOOK / 2).await;
     }
     Ok(())
 }
