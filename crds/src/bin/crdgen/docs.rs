@@ -103,9 +103,12 @@ fn text(description: &Value) -> String {
     description.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Text that stays within its cell.
+/// Text that stays within its cell, and in which nothing but code looks like HTML.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
+    let parts = text.split('`').enumerate();
+    let parts: Vec<_> =
+        parts.map(|(n, part)| if n % 2 == 0 { part.replace('<', "&lt;") } else { part.to_owned() }).collect();
+    parts.join("`").replace('|', "\\|")
 }
 
 /// The parameters that are not the user's.
