@@ -148,3 +148,28 @@ fn history_keeps_the_newest() {
     assert_eq!(gone((9, 9)), [""; 0]);
     assert_eq!(gone((1, 0)), ["01", "03", "02", "04"]);
 }
+
+/// As they lie in the API server. `e2e/book/tests` shows them to Argo CD's and Flux's rules.
+#[test]
+fn the_objects_that_others_judge_are_these() {
+    let before = PgSnapshotScheduleStatus::default();
+    let (failed, complete) = (taken(1, Some(SnapshotPhase::Failed)), taken(1, Some(SnapshotPhase::Completed)));
+    let waiting = Outcome::Waiting { next: Some(at("2026-06-03T02:00:00Z")) };
+    let nobody = Outcome::Nobody { reason: reasons::NO_SET, message: "there is no PgReplicaSet orders".to_owned() };
+    let cases: Vec<(&str, Vec<&PgSnapshot>, Outcome)> = vec![
+        ("nothing was due yet", vec![], waiting.clone()),
+        ("the last one is complete", vec![&complete], waiting.clone()),
+        ("the last one failed", vec![&failed], waiting),
+        ("there is no such set", vec![], nobody),
+        ("suspended", vec![], Outcome::Suspended),
+        ("the expression is none", vec![], Outcome::Invalid("there is no 32nd".to_owned())),
+    ];
+    let mut seen = vec![];
+    for (case, own, outcome) in cases {
+        let mut object = schedule();
+        object.metadata.generation = Some(1);
+        object.status = Some(look(&own, &before, &outcome));
+        seen.push(json!({ "case": case, "object": object }));
+    }
+    insta::assert_yaml_snapshot!("objects", seen);
+}

@@ -5,6 +5,7 @@ mod agents;
 mod archive;
 mod certificates;
 mod creating;
+mod gitops;
 mod members;
 mod roll_out;
 mod statuses;
