@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 /// At most one write in so long; of several changes within it, the last is written.
 const EVERY: Duration = Duration::from_secs(1);
-/// What a person must see to is written sooner after the last write.
-const EVERY_TROUBLE: Duration = Duration::from_millis(100);
+/// What others wait for is written sooner after the last write.
+const EVERY_NEWS: Duration = Duration::from_millis(100);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -41,19 +41,19 @@ pub fn report(
     tokio::spawn(reporter.run(state))
 }
 
-/// After a write of `written`: [`EVERY`], or until there is trouble that it does not tell. What came meanwhile counts as a
+/// After a write of `written`: [`EVERY`], or until there is news that it does not tell. What came meanwhile counts as a
 /// change.
 async fn rest(written: Option<&MemberState>, states: &mut watch::Receiver<MemberState>) {
-    let told = written.map(trouble);
-    let news = async {
-        tokio::time::sleep(EVERY_TROUBLE).await;
-        let new = |s: &MemberState| trouble(s) != (None, None) && Some(trouble(s)) != told;
+    let told = written.map(news);
+    let newer = async {
+        tokio::time::sleep(EVERY_NEWS).await;
+        let new = |s: &MemberState| news(s) != News::default() && Some(news(s)) != told;
         if states.wait_for(new).await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    let _ = tokio::time::timeout(EVERY, news).await;
-    // Looking for trouble has seen other changes, too.
+    let _ = tokio::time::timeout(EVERY, newer).await;
+    // Looking for news has seen other changes, too.
     states.mark_changed();
 }
 
@@ -72,9 +72,19 @@ struct Reporter {
 /// What makes a state another one; a changed message does not.
 type Essence = (Option<pgconvoy_crds::MemberRole>, Option<pgconvoy_crds::MemberPhase>);
 
-/// What a person must see to.
-fn trouble(state: &MemberState) -> (Option<&str>, Option<&str>) {
-    (state.reason.as_deref(), state.configuration_error.as_deref())
+/// What others wait for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News<'a> {
+    /// What a person must see to.
+    trouble: (Option<&'a str>, Option<&'a str>),
+    /// What a member without it counts for: nothing. The leader may count on its new data in a moment, and whoever then still
+    /// reads here that there is none would say that a copy is lost.
+    incarnation: Option<&'a str>,
+}
+
+fn news(state: &MemberState) -> News<'_> {
+    let trouble = (state.reason.as_deref(), state.configuration_error.as_deref());
+    News { trouble, incarnation: state.incarnation.as_deref() }
 }
 
 fn essence(state: &MemberState) -> Essence {
@@ -196,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trouble_is_told_soon_and_no_change_is_missed() {
+    async fn trouble_and_new_data_are_told_soon_and_no_change_is_missed() {
         let begin = Instant::now();
         let (say, mut states) = watch::channel(MemberState::default());
         say.send(refused()).unwrap();
