@@ -21,6 +21,8 @@ pub mod reasons {
     pub const NO_LEADER: &str = "NoLeader";
     /// The rule in force has fewer acknowledgements than asked for.
     pub const WAITING_FOR_FOLLOWERS: &str = "WaitingForFollowers";
+    /// The leader goes on with fewer acknowledgements than asked for, as `durability.whenShort: degrade` wants it. Ends by itself.
+    pub const DEGRADED: &str = "Degraded";
     /// More members are there than asked for; they leave the rule first.
     pub const SCALING_DOWN: &str = "ScalingDown";
     /// Kept volumes of an earlier set with this name are in the way.
@@ -35,7 +37,8 @@ pub mod reasons {
     pub const VOLUME_FULL: &str = "VolumeFull";
     /// Copies of the data that commits wait for are gone: the set reads, but does not write before a person has decided.
     pub const COPIES_LOST: &str = "CopiesLost";
-    /// The leader is gone, and failover is manual: the message says who could lead, what would be lost, and the command.
+    /// The leader is gone, and failover is manual, or it had acknowledged alone: the message says who could lead, what would be lost,
+    /// and the command.
     pub const WAITS_FOR_TAKEOVER: &str = "WaitsForTakeover";
     /// The PostgreSQL configuration is refused by PostgreSQL itself.
     pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";

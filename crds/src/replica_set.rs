@@ -164,6 +164,21 @@ pub struct Durability {
     /// How many followers must have flushed a commit. Default: 1, or 0 with a single member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledgements: Option<i32>,
+    /// What happens while fewer followers keep up than must flush a commit. `wait` (default): commits wait. `degrade`: after ten
+    /// seconds they wait for those that are left only, or for none; what the leader acknowledges alone is lost if the leader is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_short: Option<WhenShort>,
+}
+
+/// `wait` (default): commits wait until enough followers are back. `degrade`: they wait no longer than some seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenShort {
+    /// Nothing is acknowledged that a leader alone has.
+    Wait,
+    /// The leader goes on with those that are left, or alone. It is written down before, ends by itself, and while it lasts nobody
+    /// takes over from a leader that was alone without a person's word.
+    Degrade,
 }
 
 /// `quorum` (default): a commit is acknowledged once enough followers have flushed it. `async`: at once.
@@ -540,6 +555,11 @@ impl PgReplicaSetSpec {
         }
         let wanted = durability.and_then(|d| d.acknowledgements).unwrap_or(1);
         u32::try_from(wanted.min(self.members - 1)).unwrap_or(0)
+    }
+
+    /// Whether commits do not wait for followers that are not there.
+    pub fn degrades(&self) -> bool {
+        self.durability.as_ref().and_then(|d| d.when_short) == Some(WhenShort::Degrade)
     }
 
     /// Whether another member leads only when a person has said so.

@@ -67,7 +67,7 @@ pub(crate) fn replica_set() -> Vec<Rule> {
     rules
 }
 
-fn durability() -> [Rule; 5] {
+fn durability() -> [Rule; 6] {
     [
         rule(
             "spec.members",
@@ -85,6 +85,11 @@ fn durability() -> [Rule; 5] {
             "spec.durability",
             "self.?mode.orValue('quorum') != 'async' || self.?acknowledgements.orValue(0) <= 0",
             "with mode: async no commit waits for a follower; leave acknowledgements out, or choose mode: quorum",
+        ),
+        rule(
+            "spec.durability",
+            "self.?mode.orValue('quorum') != 'async' || !has(self.whenShort)",
+            "with mode: async no commit waits for a follower, so none can be short of them; leave whenShort out",
         ),
         rule(
             "spec",

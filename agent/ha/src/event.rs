@@ -106,6 +106,9 @@ pub struct Spec {
     pub acknowledgements: u32,
     /// Whether another member leads only when a person has said so.
     pub manual: bool,
+    /// Whether a leader that serves goes on with fewer acknowledgements, rather than let commits wait, while too few followers
+    /// keep up.
+    pub degrade: bool,
 }
 
 /// The name of one question between agents.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
+#[path = "simulation/degrade.rs"]
+mod degrade;
 #[path = "simulation/manual.rs"]
 mod manual;
 #[path = "simulation/register.rs"]

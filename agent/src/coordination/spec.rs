@@ -172,6 +172,7 @@ fn read(set: &str, set_uid: &str, object: &DynamicObject) -> Result<Watched, Str
             roster: roster.iter().cloned().collect(),
             acknowledgements: spec.acknowledgements(),
             manual: spec.fails_over_by_hand(),
+            degrade: spec.degrades(),
         },
         settings: PostgresSettings {
             parameters: postgresql

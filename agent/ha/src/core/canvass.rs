@@ -32,6 +32,12 @@ impl Canvass {
         self.0.insert(from, said);
     }
 
+    /// Whether the leader itself has said within so many milliseconds that it leads.
+    pub(super) fn heard_of_leader_within(&self, term: &Term, limit: u64, now: Instant) -> bool {
+        let said = term.leader.as_ref().and_then(|l| self.0.get(&l.name));
+        said.is_some_and(|s| s.heard == Heard::Yes && now.since(s.sent) <= limit)
+    }
+
     /// Whether anybody who was asked in this epoch heard the leader.
     pub(super) fn anybody_hears(&self) -> bool {
         self.0.values().any(|s| s.heard == Heard::Yes)
@@ -134,10 +140,11 @@ impl Core {
         }
         let agreed = self.agreed(term, me);
         let by_hand = self.by_hand(term);
+        let who = term.leader.as_ref().map_or_else(|| "the leader".to_owned(), |l| l.name.to_string());
         if agreed.is_none() && !by_hand {
+            self.say_that_it_was_alone(term, &who);
             return false;
         }
-        let who = term.leader.as_ref().map_or_else(|| "the leader".to_owned(), |l| l.name.to_string());
         let why = if self.gone(term) {
             format!("{who}, which led epoch {}, is gone: its stream ended and nobody listens there", term.epoch.number)
         } else {

@@ -237,7 +237,7 @@ impl Core {
         }
         self.repeat_if_behind(term);
         let Some(rule) = self.reconfigure(term, me, reign) else { return };
-        let enough = rule.acknowledgements >= 1 || self.spec.acknowledgements == 0;
+        let enough = rule.acknowledgements >= 1 || self.spec.acknowledgements == 0 || self.short.for_long(self.now);
         let served = reign.gate || self.gate.as_ref() == Some(&term.epoch);
         let gate = served || (enough && !self.spec.roster.is_empty() && in_force(reign, &rule));
         if gate {
@@ -282,11 +282,13 @@ impl Core {
 
     /// Brings the rule to what roster and spec ask for. Returns the rule that commits must wait for now.
     fn reconfigure(&mut self, term: &Term, me: &MemberId, reign: &Reign) -> Option<Rule> {
+        self.look_who_keeps_up(term.rules.first()?, &reign.streams);
         if let [old, new] = &term.rules[..] {
             // Begun: stored by a quorum of the old rule, then in force, then final.
             self.note_stored_here(me);
             let stored = old.followers.iter().filter(|f| self.stored.members.contains(*f)).count();
-            if stored < old.acknowledgements as usize {
+            // They are not there to store it when that is what the change is about. The register alone tells of it then.
+            if stored < old.acknowledgements as usize && !self.degrades(old, new) {
                 self.ask_to_store(term);
                 return Some(old.clone());
             }
@@ -298,8 +300,12 @@ impl Core {
             return Some(new.clone());
         }
         let current = term.rules.last()?.clone();
-        let target = self.target(&current, me, reign);
-        if target != current && in_force(reign, &current) && !self.spec.roster.is_empty() {
+        let degraded = self.degraded(&current, &reign.streams);
+        let target = degraded.clone().unwrap_or_else(|| self.target(&current, me, reign));
+        // A rule of which too few keep up cannot be waited for to be in force.
+        let at_rest = degraded.is_some() || in_force(reign, &current);
+        if target != current && at_rest && !self.spec.roster.is_empty() {
+            self.tell_degraded(&current, &target);
             let mut next = term.clone();
             next.rules.push(target);
             let id = self.new_id();
@@ -312,7 +318,7 @@ impl Core {
     /// The rule as it should be: roster members that are in it already or have caught up, by the data they stream with.
     fn target(&self, current: &Rule, me: &MemberId, reign: &Reign) -> Rule {
         let mut by_name: BTreeMap<_, _> = current.followers.iter().map(|f| (f.name.clone(), f.clone())).collect();
-        for stream in reign.streams.iter().filter(|s| s.caught_up) {
+        for stream in reign.streams.iter().filter(|s| s.caught_up && self.short.may_count(&s.member, self.now)) {
             by_name.insert(stream.member.name.clone(), stream.member.clone());
         }
         by_name.retain(|name, _| self.spec.roster.contains(name) && *name != me.name);
@@ -355,6 +361,9 @@ impl Core {
         let answers = *epoch == term.epoch && self.answers();
         if Self::clock_bound(term) {
             return answers && self.proven && self.now.since(self.proof) <= self.timing.proof;
+        }
+        if term.rules.iter().all(|r| r.followers.is_empty()) {
+            return answers;
         }
         let streaming = |r: &Rule| {
             let have = streams.iter().filter(|s| r.followers.contains(&s.member)).count();

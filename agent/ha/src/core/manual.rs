@@ -78,7 +78,7 @@ impl Core {
         self.leave_to_person(message);
     }
 
-    fn leave_to_person(&mut self, message: String) {
+    pub(super) fn leave_to_person(&mut self, message: String) {
         const REASON: &str = "WaitsForTakeover";
         self.alarm(REASON, message.clone());
         self.left_to_person = Some(TermTrouble { reason: REASON, message });

@@ -5,6 +5,7 @@
 
 mod answer;
 mod canvass;
+mod degrade;
 mod follow;
 mod forsake;
 mod hand_over;
@@ -112,6 +113,7 @@ pub struct Core {
     vouch: lead::Vouch,
     /// The epoch in which clients were let in.
     gate: Option<Epoch>,
+    short: degrade::Short,
 
     want: Want,
     hand_over: hand_over::HandOver,
@@ -229,6 +231,7 @@ impl Core {
             proven: false,
             vouch: lead::Vouch::default(),
             gate: None,
+            short: degrade::Short::default(),
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),
             taking_over: None,

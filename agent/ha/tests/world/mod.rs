@@ -61,6 +61,11 @@ impl Faults {
         Self { wipe: 0.0, lose_register: 1.0, ..Self::all() }
     }
 
+    /// Members are away so often that too few are left, but no disks are lost.
+    pub(crate) fn frequent() -> Self {
+        Self { wipe: 0.0, restart_pod: 2.0, cut_peer: 2.0, ..Self::all() }
+    }
+
     pub(crate) fn all() -> Self {
         Self {
             kill_postgres: 1.0,
@@ -170,7 +175,7 @@ impl World {
             earlier: vec![],
             person: person::Person::default(),
             lease: None,
-            spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements, manual: false },
+            spec: Spec { roster: (1..=members).map(name).collect(), acknowledgements, manual: false, degrade: false },
             mail: BTreeMap::new(),
             next_mail: 0,
             entries: 0,
@@ -731,6 +736,16 @@ impl World {
     /// From now on another leads only when a person says so.
     pub(crate) fn fail_over_by_hand(&mut self) {
         self.spec.manual = true;
+        self.tell_spec();
+    }
+
+    /// From now on commits do not wait when too few followers keep up.
+    pub(crate) fn degrade_when_short(&mut self) {
+        self.spec.degrade = true;
+        self.tell_spec();
+    }
+
+    fn tell_spec(&mut self) {
         let spec = self.spec.clone();
         for who in self.names.clone().iter() {
             self.send(who, 10, Mail::Event(Event::Spec(spec.clone())));
@@ -819,6 +834,12 @@ impl World {
     pub(crate) fn followers(&self) -> Vec<MemberName> {
         let leader = self.leader();
         self.names.iter().filter(|n| Some(n.ordinal()) != leader).cloned().collect()
+    }
+
+    /// The newest rule: how many acknowledgements, of how many followers.
+    pub(crate) fn rule(&self) -> (u32, usize) {
+        let rule = self.register.1.as_ref().and_then(|t| t.rules.last());
+        rule.map_or((0, 0), |r| (r.acknowledgements, r.followers.len()))
     }
 
     pub(crate) fn phase(&self) -> Option<Phase> {

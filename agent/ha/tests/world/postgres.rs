@@ -342,7 +342,10 @@ impl Postgres {
             self.half_made = true;
             self.rewind = Some((incarnation, self.now + length));
         }
-        let Some((incarnation, until)) = &self.rewind else { return false };
+        let Some((incarnation, until)) = &self.rewind else {
+            self.problem = Some("a rewind needs whole data".into());
+            return false;
+        };
         if self.now < *until {
             return false;
         }

@@ -69,10 +69,17 @@ fn last_failover(before: &PgReplicaSetStatus, rule: &Rule, now: Timestamp) -> Op
 fn durability(set: &Validated, rule: &Rule) -> Option<String> {
     let w = rule.acknowledgements;
     (rule.rules > 0).then(|| match set.spec.durability.as_ref().and_then(|d| d.mode) {
+        _ if degraded(set, rule) && w > 0 => format!("degraded {w}/{}", rule.followers),
+        _ if degraded(set, rule) => "degraded: leader only".to_owned(),
         _ if w > 0 => format!("quorum {w}/{}", rule.followers),
         Some(DurabilityMode::Async) => "async".to_owned(),
         _ => "leader only".to_owned(),
     })
+}
+
+/// Whether the leader serves although fewer followers acknowledge than asked for, because the user prefers that.
+fn degraded(set: &Validated, rule: &Rule) -> bool {
+    set.spec.degrades() && rule.active && rule.acknowledgements < set.spec.acknowledgements()
 }
 
 /// The status of a set whose spec cannot be used: what was known stays, the conditions say why.
@@ -148,6 +155,9 @@ impl<'a> View<'a> {
         if let Some(text) = &self.left_to_person {
             return not(reasons::WAITS_FOR_TAKEOVER, text.clone());
         }
+        if let Some(text) = self.degraded() {
+            return not(reasons::DEGRADED, text);
+        }
         if let Some(w) = worst {
             let others = match self.waiting.len() - 1 {
                 0 => String::new(),
@@ -188,6 +198,22 @@ impl<'a> View<'a> {
             message.push_str(&warning);
         }
         Verdict { type_: READY, holds: true, reason: reasons::ALL_MEMBERS_ATTACHED, message }
+    }
+
+    /// That the leader acknowledges with fewer followers than asked for.
+    fn degraded(&self) -> Option<String> {
+        let rule = &self.plan.rule;
+        let leader = rule.leader.as_ref().filter(|_| degraded(self.set, rule))?;
+        // Before it lets clients in, nothing is acknowledged.
+        self.observed.pod(&leader.to_string()).filter(|p| p.agent.ready)?;
+        let asked = self.set.spec.acknowledgements();
+        let who = match rule.acknowledgements {
+            0 => format!("{leader} acknowledges commits alone: if it is lost now, so are they"),
+            n => format!("commits wait for {n} followers, {asked} are asked for"),
+        };
+        let missing: Vec<_> = self.waiting.iter().map(|w| format!("{}: {}", w.member, w.text)).collect();
+        let why = if missing.is_empty() { String::new() } else { format!(" ({})", missing.join("; ")) };
+        Some(format!("{who}. It ends by itself once {asked} of the followers have caught up{why}"))
     }
 
     /// That claims were deleted under members whose pods run: Kubernetes keeps them for as long.

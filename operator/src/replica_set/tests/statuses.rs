@@ -129,6 +129,32 @@ fn whose_flush_a_commit_waits_for_is_told_as_it_is() {
 }
 
 #[test]
+fn a_leader_that_acknowledges_alone_is_told_of_while_it_does() {
+    let mut world = starting();
+    world.set.spec.durability = Some(serde_json::from_value(json!({ "whenShort": "degrade" })).unwrap());
+    world.lead(1, 1, &[2, 3]);
+    world.settle();
+    assert_eq!(world.set.status.as_ref().unwrap().durability.as_deref(), Some("quorum 1/2"));
+    assert_ne!(ready(&world).0, "Degraded");
+    world.lead(1, 1, &[]);
+    world.settle();
+    assert_ne!(ready(&world).0, "Degraded", "no client is let in yet");
+    let serves = json!([{"name": "agent", "ready": true, "image": "", "imageID": "", "restartCount": 0}]);
+    world.body(Kind::Pod, "orders-1")["status"]["initContainerStatuses"] = serves;
+    world.settle();
+    assert_eq!(world.set.status.as_ref().unwrap().durability.as_deref(), Some("degraded: leader only"));
+    let (reason, message) = ready(&world);
+    assert_eq!(reason, "Degraded");
+    assert!(message.starts_with("orders-1 acknowledges commits alone: if it is lost now, so are they."), "{message}");
+    let before = world.set.status.clone().unwrap();
+    world.lead(1, 1, &[2]);
+    world.settle();
+    assert_ne!(ready(&world).0, "Degraded");
+    let told: Vec<_> = transitions(&before, world.set.status.as_ref().unwrap()).into_iter().map(|e| e.reason).collect();
+    assert!(!told.contains(&"Degraded".to_owned()), "{told:?}");
+}
+
+#[test]
 fn copies_that_a_rule_cannot_do_without_are_missed() {
     let mut world = starting();
     world.lead(1, 1, &[2, 3]);
