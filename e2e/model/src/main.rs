@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 pgconvoy-model MODE [NAME=NUMBER…]
   base, mutants, progress, walk, replay    epoch, pledge and quorum: n w e(pochs) v (writes) b(ounces) d(isk losses)
-                                           r(econfigurations) masks misroute replay steps locks asks breaks unnoted; seed seconds
+                                           r(econfigurations) masks misroute replay steps locks asks breaks degrade unnoted; seed seconds
   register, register-mutants, register-progress, register-walk
                                            PgTerm lost, rolled back, repaired: n m(embers) w o(pens) v restores deletes
                                            repairs r; seconds
@@ -76,6 +76,7 @@ fn run(args: &Arguments) -> Result<(), String> {
         locks: args.small("locks", 3)?,
         asks: args.small("asks", 0)?,
         breaks: args.small("breaks", 0)?,
+        degrade: args.flag("degrade")?,
         mutant: if args.flag("unnoted")? { quorum::Mutant::NotesUnused } else { quorum::Mutant::None },
     };
     let register = register::Opts {

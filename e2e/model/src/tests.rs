@@ -36,6 +36,7 @@ fn base() -> quorum::Opts {
         locks: 3,
         asks: 0,
         breaks: 0,
+        degrade: false,
         mutant: quorum::Mutant::None,
     }
 }
@@ -71,6 +72,11 @@ fn epochs_pledges_and_quorums_lose_nothing() {
             "a copy that breaks off, and a lost disk",
             300_942,
             quorum::Opts { epochs: 2, writes: 1, losses: 1, breaks: 1, ..b },
+        ),
+        (
+            "a leader that goes on alone",
+            2_077_297,
+            quorum::Opts { epochs: 2, writes: 2, reconfs: 2, degrade: true, ..b },
         ),
     ] {
         clean(what, states, &enumerate(o, BOUNDS));

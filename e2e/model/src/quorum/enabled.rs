@@ -61,11 +61,11 @@ impl Opts {
                 // --- membership / quorum change by the leader
                 if t.epoch == epoch && t.phase == Phase::Active && t.leader == me {
                     if t.n == 1 && s.reconfs > 0 && n.omask == 0 {
-                        for m in 1..=self.all() {
+                        for m in u8::from(!self.degrade)..=self.all() {
                             if bit(m, i) {
                                 continue;
                             }
-                            for w in 1..=bits(m) {
+                            for w in bits(m).min(1)..=bits(m) {
                                 if (m, w) == (n.mask, n.w) {
                                     continue;
                                 }

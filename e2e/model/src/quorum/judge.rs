@@ -26,6 +26,7 @@ impl Opts {
         let k = k as u8;
         match self.mutant {
             Mutant::AsyncForced => k >= 1,
+            Mutant::NobodySeals => c.mask == 0 || k + c.w > bits(c.mask),
             Mutant::QuorumTooSmall => k + c.w >= bits(c.mask) && k > 0,
             _ => k + c.w > bits(c.mask),
         }

@@ -56,6 +56,7 @@ pub(crate) enum Mutant {
     TornSeals,             // a member whose data is worthless seals also where it followed
     OtherEpochSeals,       // that it did not follow in the newest epoch counts for every rule
     NotedLate,             // that it follows is noted after it has begun to
+    NobodySeals,           // a rule of the leader alone counts as sealed when all of its followers, none, have promised
     NotesUnused,           // safe, but gets stuck
 }
 
@@ -78,11 +79,12 @@ pub(crate) struct Opts {
     pub(crate) reconfs: u8,
     pub(crate) any_mask: bool,
     pub(crate) misroute: bool,
-    pub(crate) replay: bool, // after a restart the position is known only when replay has ended
-    pub(crate) steps: bool,  // attach = promise, slot, connect as separate steps; else one checked step
+    pub(crate) replay: bool,  // after a restart the position is known only when replay has ended
+    pub(crate) steps: bool,   // attach = promise, slot, connect as separate steps; else one checked step
     pub(crate) locks: u8, // steps: 1 the follower's agent compares, 2 the leader's agent compares before it makes the slot
     pub(crate) asks: u8,  // questions "is e still your promise" that leaders may ask
     pub(crate) breaks: u8, // rewinds or copies that may break off; members then note in which epochs they followed
+    pub(crate) degrade: bool, // a change may be to a rule of the leader alone
     pub(crate) mutant: Mutant,
 }
 

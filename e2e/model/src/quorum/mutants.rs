@@ -31,6 +31,7 @@ pub(crate) fn mutants(base: Opts) -> Vec<Opts> {
         (TornSeals, Opts { epochs: 2, writes: 1, breaks: 1, ..base }),
         (OtherEpochSeals, Opts { epochs: 3, writes: 1, breaks: 1, ..base }),
         (NotedLate, Opts { epochs: 3, writes: 1, breaks: 1, ..base }),
+        (NobodySeals, Opts { epochs: 2, writes: 1, reconfs: 1, degrade: true, ..base }),
     ]
     .into_iter()
     .map(|(mutant, o)| Opts { mutant, ..o })
