@@ -11,16 +11,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Kinds of others: what is required of them is what these manifests need to be found and named.
-const OF_OTHERS: [&str; 9] = [
+const OF_OTHERS: [&str; 7] = [
     "v1/Secret",
     "v1/ConfigMap",
-    "v1/Pod",
-    "apps/v1/Deployment",
+    "v1/PersistentVolumeClaim",
     "argoproj.io/v1alpha1/Application",
     "source.toolkit.fluxcd.io/v1/GitRepository",
     "helm.toolkit.fluxcd.io/v2/HelmRelease",
     "kustomize.toolkit.fluxcd.io/v1/Kustomization",
-    "external-secrets.io/v1/ExternalSecret",
 ];
 
 fn schemas() -> BTreeMap<String, Schema> {
