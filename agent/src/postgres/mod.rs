@@ -28,6 +28,7 @@ mod step_down;
 pub mod supervisor;
 mod timelines;
 mod volume;
+mod weak;
 
 pub use error::Error;
 

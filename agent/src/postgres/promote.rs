@@ -60,7 +60,7 @@ impl Postgres {
         }
         self.provision(epoch).await?;
         self.drop_strangers(&session, rule).await?;
-        Ok(Reached::default())
+        Ok(Reached { remark: self.weak_commits(&session, rule).await, ..Reached::default() })
     }
 
     /// A checkpoint beside everything else, once clients have had time to come back: it would compete with them for the

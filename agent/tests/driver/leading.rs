@@ -36,6 +36,14 @@ async fn a_set_is_founded_and_a_follower_joins() {
     };
     assert_eq!(in_force, RuleInForce { followers: [two.id()].into(), acknowledgements: 1 });
     assert!(one.value("SHOW synchronous_standby_names").await.starts_with("ANY 1 (\"m2."));
+    // Whoever chooses to wait for nobody is told of, by name, for as long as that is so.
+    one.value("ALTER ROLE shop SET synchronous_commit = local").await;
+    one.value("ALTER ROLE shop IN DATABASE orders SET synchronous_commit = off").await;
+    let told = "role shop (local), role shop in database orders (off): what they commit is acknowledged before";
+    one.until("a remark", |l| l.problem.as_ref().is_some_and(|p| p.contains(told))).await;
+    one.value("ALTER ROLE shop RESET ALL").await;
+    one.value("ALTER ROLE shop IN DATABASE orders RESET ALL").await;
+    one.until("no remark", |l| l.problem.is_none()).await;
     one.value("CREATE TABLE t AS SELECT 7 AS x").await;
     two.wait_value("SELECT x FROM t", "7").await;
     one.until("the stream", |l| l.streams().iter().any(|s| s.member == two.id() && s.caught_up)).await;

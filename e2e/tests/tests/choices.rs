@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
 
-use pgconvoy_e2e::{Client, eventually, with_operator};
+use pgconvoy_e2e::{Client, Door, eventually, with_operator};
 use serde_json::json;
 use std::time::Duration;
 
@@ -68,7 +68,12 @@ fn a_dead_leader_is_replaced_when_a_person_says_so() {
 #[ignore = "needs a cluster: ./test brings one up"]
 fn a_leader_without_followers_goes_on_where_that_is_preferred_and_says_so() {
     let namespace = with_operator("degrade").unwrap();
-    let set = namespace.apply("short", &json!({ "members": 3, "durability": { "whenShort": "degrade" } })).unwrap();
+    let changes = json!({
+        "members": 3,
+        "durability": { "whenShort": "degrade" },
+        "postgresql": { "parameters": { "max_prepared_transactions": 5 } },
+    });
+    let set = namespace.apply("short", &changes).unwrap();
     set.ready(3, LATER).unwrap();
     let (epoch, leader, followers) = (set.epoch().unwrap(), set.leader().unwrap(), set.followers().unwrap());
     let client = Client::start(&set).unwrap();
@@ -90,9 +95,12 @@ fn a_leader_without_followers_goes_on_where_that_is_preferred_and_says_so() {
     let before = client.written().unwrap();
     let goes_on = eventually("writes without followers", SOON, || Ok((client.written()? > before + 5).then_some(())));
     let status = set.get().unwrap()["status"]["durability"].clone();
+    let prepare = "begin; insert into writes values (-7); prepare transaction 'kept'";
+    let prepared = client.sql(Door::Writes, prepare);
     hang(false);
     degraded.unwrap();
     goes_on.unwrap();
+    prepared.unwrap();
     assert_eq!(status, json!("degraded: leader only"));
 
     let told = set.told("Degraded", SOON).unwrap();
@@ -104,6 +112,9 @@ fn a_leader_without_followers_goes_on_where_that_is_preferred_and_says_so() {
     namespace.kubectl(&["delete", "pod", &leader, "--grace-period=0", "--force"], "").unwrap();
     eventually("the next epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     set.ready(3, LATER).unwrap();
+    // A transaction that was prepared before waits for its end on the next leader, as on any standby that is promoted.
+    client.sql(Door::Writes, "commit prepared 'kept'").unwrap();
+    client.gives(Door::Writes, "select count(*) from writes where n = -7", "1", SOON).unwrap();
     let tally = client.stop_writing().unwrap();
     assert_eq!(tally.lost, 0, "{tally:?}");
 }
