@@ -15,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -25,6 +26,8 @@ pub const STORAGE_CLASS: &str = "local-path";
 const KEEP: usize = 10_000;
 /// The operator's namespace.
 const SYSTEM: &str = "pgconvoy-system";
+/// An operator that ends earlier cannot run here.
+const OPERATOR_LIFE: Duration = Duration::from_secs(10);
 
 /// Time and random numbers of the machine.
 pub struct Machine;
@@ -108,8 +111,11 @@ async fn live(settings: Settings, words: mpsc::UnboundedSender<Word>) -> anyhow:
     let outside = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), settings.api_port);
     let kubeconfig = settings.directory.join("kubeconfig");
     write(&kubeconfig, &authority.kubeconfig(&format!("https://{outside}"), &admin))?;
-    let within = settings.directory.join("kubeconfig-inside");
-    write(&within, &authority.kubeconfig(&format!("https://{inside}"), &admin))?;
+    let of_operator = settings.directory.join("kubeconfig-operator");
+    // Another user than people are, so that faults can be for it alone.
+    let token = random_name();
+    server.let_in(&token, "operator");
+    write(&of_operator, &authority.kubeconfig(&format!("https://{inside}"), &token))?;
     let _ = words.send(Word::Listen { at: outside, to: inside, what: "API server".to_owned() });
 
     let _store = match &settings.store {
@@ -118,19 +124,13 @@ async fn live(settings: Settings, words: mpsc::UnboundedSender<Word>) -> anyhow:
     };
     let shared = Shared::new(server, settings.clone(), words.clone());
     let kubelet = tokio::spawn(kubelet::run(shared));
-    let mut operator = settings.operator.as_ref().map(|o| start_operator(o, &settings, &within)).transpose()?;
+    let ended = keep_operator(&settings, &of_operator);
     let _ = words.send(Word::Ready);
-    let ended = async {
-        match &mut operator {
-            Some(child) => child.wait().await,
-            None => std::future::pending().await,
-        }
-    };
     // The other end of standard input closes when whoever started this is gone, however that came.
     let left = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut vec![]));
     tokio::select! {
         _ = left => Ok(()),
-        status = ended => anyhow::bail!("the operator ended: {status:?}; see {}", log_of(&settings).display()),
+        failed = ended => failed,
         result = serving => result.context("the API server ended")?,
         _ = kubelet => anyhow::bail!("the kubelet ended"),
     }
@@ -153,10 +153,28 @@ fn log_of(settings: &Settings) -> std::path::PathBuf {
     settings.directory.join("logs").join("operator.log")
 }
 
+/// Starts the operator again when it ends, as a Deployment does: it does end when it could not renew its Lease. Fails when it
+/// ends before it has done anything.
+async fn keep_operator(settings: &Settings, kubeconfig: &Path) -> anyhow::Result<()> {
+    let Some(program) = &settings.operator else { return std::future::pending().await };
+    loop {
+        let begun = std::time::Instant::now();
+        let status = start_operator(program, settings, kubeconfig)?.wait().await;
+        if begun.elapsed() < OPERATOR_LIFE {
+            anyhow::bail!("the operator ended: {status:?}; see {}", log_of(settings).display());
+        }
+        tracing::warn!(?status, "the operator ended and is started again");
+    }
+}
+
 fn start_operator(program: &Path, settings: &Settings, kubeconfig: &Path) -> anyhow::Result<Child> {
     let path = log_of(settings);
     std::fs::create_dir_all(settings.directory.join("logs")).context("cannot make a directory")?;
-    let log = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Command::new(program)
         .args(["run", "--agent-image=docker.io/pgconvoy/agent:embedded", "--namespace", SYSTEM, "--name=operator-1"])
         .env("KUBECONFIG", kubeconfig)

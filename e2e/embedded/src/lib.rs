@@ -7,6 +7,7 @@
 pub mod api;
 pub mod clock;
 pub mod cluster;
+pub mod failover;
 pub mod http;
 pub mod kubelet;
 pub mod machine;

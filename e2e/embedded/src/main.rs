@@ -58,6 +58,9 @@ struct Up {
     /// Port of the API server. Default: any.
     #[arg(long, default_value = "0")]
     port: u16,
+    /// Start containers again at once, however often they end, instead of after pauses that grow.
+    #[arg(long)]
+    impatient: bool,
     /// A program to run with KUBECONFIG set; the cluster goes when it ends, with its exit status. Default: wait for Ctrl-C.
     #[arg(last = true)]
     run: Vec<String>,
@@ -109,6 +112,7 @@ async fn run(up: &Up) -> anyhow::Result<ExitCode> {
         no_operator: up.no_operator,
         apply: up.apply.clone(),
         store: None,
+        impatient: up.impatient,
     })?;
     let mut command: Option<tokio::process::Child> = None;
     let code = loop {

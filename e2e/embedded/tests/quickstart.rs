@@ -1,7 +1,10 @@
 //! A replica set of real PostgreSQLs, without a cluster: up, written to, a follower lost and back, and nothing left.
 #![allow(clippy::unwrap_used, clippy::unwrap_in_result, clippy::panic, reason = "to panic is how a test fails")]
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod bed;
+#[path = "bed/readme.rs"]
+mod readme;
 
 use bed::Bed;
 use bed::tour::Tour;
@@ -124,6 +127,12 @@ fn the_tour_shows_a_set_that_loses_a_follower_and_its_leader() {
     ] {
         assert!(said.contains(line), "{line:?} is missing:\n{said}");
     }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let missing = readme::missing(&root, said);
+    assert_eq!(
+        missing, None,
+        "the README shows what the tour does not say; record it again (docs/quickstart.md):\n{said}"
+    );
     let shipped = said.lines().find(|l| l.contains("its log lay in the bucket")).unwrap();
     println!("measured: {}", shipped.trim());
     // On a terminal only.

@@ -65,6 +65,7 @@ pub(super) struct Container {
     life: u32,
     begun: Instant,
     pause: Duration,
+    impatient: bool,
     /// When it may start again.
     pub(super) not_before: Option<Instant>,
     pub(super) ready: bool,
@@ -77,7 +78,8 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(spec: &Value, sidecar: bool) -> Self {
+    /// `impatient`: it is started again at once, however often it ends.
+    pub(super) fn new(spec: &Value, sidecar: bool, impatient: bool) -> Self {
         let waiting = State::Waiting { reason: "PodInitializing".to_owned(), message: String::new() };
         Self {
             name: spec["name"].as_str().unwrap_or_default().to_owned(),
@@ -89,6 +91,7 @@ impl Container {
             life: 0,
             begun: Instant::now(),
             pause: FIRST_PAUSE,
+            impatient,
             not_before: None,
             ready: false,
             readiness: None,
@@ -200,7 +203,7 @@ impl Container {
             self.pause = FIRST_PAUSE;
         }
         // The first restart comes at once, as the kubelet does it.
-        let wait = if at_once || self.restarts == 1 { Duration::ZERO } else { self.pause };
+        let wait = if at_once || self.impatient || self.restarts == 1 { Duration::ZERO } else { self.pause };
         if wait > Duration::ZERO {
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             let message = format!("back-off {}s restarting failed container={}", wait.as_secs(), self.name);

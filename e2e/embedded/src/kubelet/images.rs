@@ -97,6 +97,7 @@ mod tests {
             apply: vec![],
             nodes: 1,
             store: None,
+            impatient: false,
         };
         let of = |name: &str| find(name, &settings);
         assert_eq!(of("docker.io/pgconvoy/agent:0.1.0").unwrap().files.len(), 2);

@@ -59,6 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut objects: watch::Receiver<Value>
     shared.server.let_in(&token, &user);
     let list = |at: &str| object.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default();
     let sidecar = |c: &Value| c["restartPolicy"] == "Always";
+    let impatient = shared.settings.impatient;
     let (ended_in, mut ended) = mpsc::unbounded_channel();
     let (probed_in, mut probed) = mpsc::unbounded_channel();
     let mut pod = Pod {
@@ -68,8 +69,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut objects: watch::Receiver<Value>
         started: clock::text(0),
         sandbox: None,
         volumes: BTreeMap::new(),
-        init: list("/spec/initContainers").iter().map(|c| Container::new(c, sidecar(c))).collect(),
-        main: list("/spec/containers").iter().map(|c| Container::new(c, false)).collect(),
+        init: list("/spec/initContainers").iter().map(|c| Container::new(c, sidecar(c), impatient)).collect(),
+        main: list("/spec/containers").iter().map(|c| Container::new(c, false, impatient)).collect(),
         ended: ended_in,
         probed: probed_in,
         deadline: None,

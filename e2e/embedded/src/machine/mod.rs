@@ -39,6 +39,9 @@ pub struct Settings {
     pub nodes: u32,
     /// Whom the object store lets in; none: there is no store.
     pub store: Option<Keys>,
+    /// Containers that end again and again are started again at once.
+    #[serde(default)]
+    pub impatient: bool,
 }
 
 /// Keys to the cluster's object store.

@@ -34,6 +34,8 @@ pub struct Options {
     pub apply: Vec<PathBuf>,
     /// Whom an object store in the cluster lets in; none: there is no store.
     pub store: Option<Keys>,
+    /// Start containers again at once, however often they end: who tests that has no time for the kubelet's growing pauses.
+    pub impatient: bool,
 }
 
 /// A cluster that runs. Dropped, it goes with everything that it started.
@@ -114,6 +116,7 @@ impl Cluster {
             apply: options.apply.iter().map(|f| absolute(f)).collect::<Result<_, _>>()?,
             nodes: NODES,
             store: options.store.clone(),
+            impatient: options.impatient,
         };
         // Copied, too: whoever runs the cluster may not be allowed to where they are.
         let mut settings = settings;

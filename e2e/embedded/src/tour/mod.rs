@@ -87,6 +87,7 @@ pub async fn run(tour: Tour) -> anyhow::Result<u8> {
         no_operator: false,
         apply: machine::custom_resources(&tour.root)?,
         store: Some(keys.clone()),
+        impatient: false,
     })?;
     let (sender, addresses) = watch::channel(BTreeMap::new());
     let context = Context {

@@ -8,11 +8,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize as _;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pgconvoy-embedded");
@@ -26,6 +28,8 @@ pub(crate) struct Bed {
     kubeconfig: PathBuf,
     runtime: tokio::runtime::Runtime,
     client: kube::Client,
+    /// Where Services listen on this machine, by `namespace/name`.
+    addresses: Arc<Mutex<HashMap<String, SocketAddr>>>,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -98,7 +102,17 @@ impl Bed {
                 break PathBuf::from(path);
             }
         };
-        std::thread::spawn(move || lines.for_each(drop));
+        let addresses: Arc<Mutex<HashMap<String, SocketAddr>>> = Arc::default();
+        let known = addresses.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((name, at)) = line.split_once(" at ")
+                    && let Ok(at) = at.parse()
+                {
+                    known.lock().unwrap().insert(name.to_owned(), at);
+                }
+            }
+        });
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(async {
@@ -106,12 +120,27 @@ impl Bed {
             let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
             kube::Client::try_from(config).unwrap()
         });
-        Some(Bed { child, kubeconfig, runtime, client, _one: one })
+        Some(Bed { child, kubeconfig, runtime, client, addresses, _one: one })
     }
 
     /// Where the cluster's files are.
     pub(crate) fn directory(&self) -> PathBuf {
         self.kubeconfig.parent().unwrap().to_path_buf()
+    }
+
+    /// What `KUBECONFIG` must be.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The process that started the cluster.
+    pub(crate) fn root(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs something that waits.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     fn api(&self, plural: &str) -> Api<DynamicObject> {
@@ -184,26 +213,45 @@ impl Bed {
         });
     }
 
+    /// Where a Service listens on this machine.
+    pub(crate) fn address(&self, set: &str, service: &str) -> SocketAddr {
+        let name = format!("default/{set}-{service}");
+        let known = || self.addresses.lock().unwrap().get(&name).copied();
+        self.wait(Duration::from_secs(30), &format!("an address of {name}"), known)
+    }
+
     /// What PostgreSQL answers through a Service, or what `psql` says.
     pub(crate) fn sql(&self, set: &str, service: &str, sql: &str) -> Result<String, String> {
         use base64::Engine as _;
         let secret = self.get("secrets", &format!("{set}-app")).unwrap();
         let uri = base64::engine::general_purpose::STANDARD.decode(secret["data"]["uri"].as_str().unwrap()).unwrap();
         let uri = String::from_utf8(uri).unwrap();
-        let ip = self.get("services", &format!("{set}-{service}")).unwrap()["spec"]["clusterIP"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        // What is 10.96.x.y inside is 127.96.x.y on this machine.
-        let ip = ip.replacen("10.", "127.", 1);
+        let at = self.address(set, service);
         let (before, after) = uri.split_once('@').unwrap();
-        let uri = format!("{before}@{ip}:{}", after.split_once(':').unwrap().1);
+        let uri = format!("{before}@{at}/{}", after.split_once('/').unwrap().1);
         let run = Command::new(postgres().unwrap().join("psql")).args(["-XAtq", &uri, "-c", sql]).output().unwrap();
         if run.status.success() {
             Ok(String::from_utf8(run.stdout).unwrap().trim().to_owned())
         } else {
             Err(String::from_utf8_lossy(&run.stderr).into_owned())
         }
+    }
+
+    /// Keeps logs and objects where they outlive the cluster, and what the test has to say; where that is.
+    pub(crate) fn keep(&self, name: &str, told: &str) -> PathBuf {
+        let parent = std::env::var_os("PGCONVOY_LOGS").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = parent.join(format!("pgconvoy-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("told.txt"), told).unwrap();
+        std::fs::write(folder.join("cluster.log"), log_text()).unwrap();
+        // No Secrets.
+        for plural in ["pgreplicasets", "pgterms", "pods"] {
+            std::fs::write(folder.join(format!("{plural}.json")), format!("{:#}", Value::from(self.list(plural))))
+                .unwrap();
+        }
+        let copied = Command::new("cp").arg("-r").arg(self.directory().join("logs")).arg(&folder).status();
+        assert!(copied.unwrap().success(), "the logs cannot be kept");
+        folder
     }
 
     /// The API server has done everything that anybody asked of it.
