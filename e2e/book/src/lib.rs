@@ -5,6 +5,7 @@
 pub mod html;
 pub mod outside;
 pub mod pages;
+pub mod tour;
 pub mod yaml;
 
 use std::path::{Component, Path, PathBuf};
