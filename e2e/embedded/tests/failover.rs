@@ -11,7 +11,7 @@ mod bed;
 use anyhow::{Context as _, ensure};
 use bed::Bed;
 use pgconvoy_embedded::failover::history::{Elected, Verdict, Write, longest_gap};
-use pgconvoy_embedded::failover::plan::{self, Epoch, Step};
+use pgconvoy_embedded::failover::plan::{self, Api, Blow, Epoch, Step, Target};
 use pgconvoy_embedded::failover::set::Set;
 use pgconvoy_embedded::failover::strike::Undo;
 use pgconvoy_embedded::failover::writer::{Kind, Ledger, Session, TABLE, Writer};
@@ -54,7 +54,7 @@ fn whatever_happens_acknowledged_writes_stay() {
     bed.wait_ready("quickstart", "3/3", WHOLE);
     let told = Told::default();
     let rw = bed.address("quickstart", "rw");
-    let outcome = bed.run(run(&bed, rw, &plan, &told));
+    let outcome = bed.run(run(&bed, rw, &plan, &told, ""));
     if let Err(error) = outcome {
         let kept = bed.keep(&format!("failover-{seed}"), &told.take());
         panic!(
@@ -63,6 +63,20 @@ fn whatever_happens_acknowledged_writes_stay() {
             kept.display()
         );
     }
+}
+
+/// The same run must find what is wrong when something is: clients whose commits wait for no follower lose some.
+#[test]
+fn commits_that_wait_for_no_follower_are_found_lost() {
+    let Some(bed) = Bed::up(&["--impatient"]) else { return };
+    bed.apply("examples/quickstart.yaml");
+    bed.wait_ready("quickstart", "3/3", WHOLE);
+    let rw = bed.address("quickstart", "rw");
+    // Its clients still reach it, so it acknowledges what nobody else gets.
+    let cut = Step { blows: vec![(Target::Leader, Blow::CutMembers)], api: Api::Up, hold: 0 };
+    let outcome = bed.run(run(&bed, rw, &[cut], &Told::default(), "-c synchronous_commit=local"));
+    let found = format!("{:#}", outcome.unwrap_err());
+    assert!(found.contains("and is lost"), "{found}");
 }
 
 /// What is printed, and kept should the run fail.
@@ -92,9 +106,10 @@ struct Run<'a> {
     unplanned: u32,
 }
 
-async fn run(bed: &Bed, rw: SocketAddr, plan: &[Step], told: &Told) -> anyhow::Result<()> {
+async fn run(bed: &Bed, rw: SocketAddr, plan: &[Step], told: &Told, options: &str) -> anyhow::Result<()> {
     let set = Set::new(bed.kubeconfig(), bed.root(), "quickstart").await?;
-    let way_in = set.way_in(rw).await?;
+    let mut way_in = set.way_in(rw).await?;
+    way_in.options(options);
     set.whole(&way_in, WHOLE).await?;
     Session::open(&way_in).await?.rows(TABLE).await?;
     let ledger = Ledger::default();
