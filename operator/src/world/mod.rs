@@ -10,7 +10,7 @@ mod watch;
 
 pub use dirty::Dirty;
 pub use index::{Index, Place};
-pub use watch::{Scope, Synced, watch_all};
+pub use watch::{Scope, Synced, Taker, watch_all};
 
 use pgconvoy_crds::PgReplicaSet;
 

@@ -1,6 +1,7 @@
 //! From objects as the API server has them to what the operator keeps of them.
 
 use super::index::Place;
+use crate::kinds::Kind;
 use crate::replica_set::observed::{
     AgentSeen, ClaimSeen, Meta, PodSeen, PullerSeen, SecretSeen, TermSeen, Thing, Trouble,
 };
@@ -39,6 +40,22 @@ fn meta(metadata: &ObjectMeta) -> Meta {
 
 fn annotation(metadata: &ObjectMeta, name: &str) -> Option<String> {
     metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+/// Any object as its watch takes it: what is kept of it, if it is a set's.
+///
+/// # Errors
+/// When it is not of that kind.
+pub fn object(kind: Kind, object: Value) -> Result<Option<(Place, Thing)>, serde_json::Error> {
+    Ok(match kind {
+        Kind::Term => term(serde_json::from_value(object)?),
+        Kind::Pod => pod(serde_json::from_value(object)?),
+        Kind::Puller => puller(serde_json::from_value(object)?),
+        Kind::Claim => claim(serde_json::from_value(object)?),
+        Kind::Secret => secret(serde_json::from_value(object)?),
+        Kind::Lease | Kind::EndpointSlice => other(serde_json::from_value(object)?),
+        _ => kept(serde_json::from_value(object)?),
+    })
 }
 
 /// A PgTerm belongs to the set of its own name.

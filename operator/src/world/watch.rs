@@ -1,7 +1,7 @@
 //! One watch per kind, into the index.
 
 use super::index::{Index, Place};
-use super::{Dirty, Guarded, prune};
+use super::{Dirty, Guarded, SetRef, prune};
 use crate::kinds::Kind;
 use crate::replica_set::observed::Thing;
 use backon::ExponentialBuilder;
@@ -246,40 +246,59 @@ async fn follow<K>(
     synced: &Synced,
 ) {
     let mut stream = std::pin::pin!(stream);
-    let mut listed = HashSet::new();
+    let mut taker = Taker::new(kind);
     let mut first = true;
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::Apply(object)) => {
-                if let Some((place, thing)) = prune(object)
-                    && index.put(kind, &place, thing)
-                {
-                    dirty.mark(place.set_ref());
-                }
-            }
-            Ok(Event::InitApply(object)) => {
-                if let Some((place, thing)) = prune(object) {
-                    if index.put(kind, &place, thing) {
-                        dirty.mark(place.set_ref());
-                    }
-                    listed.insert(place);
-                }
-            }
-            Ok(Event::Delete(object)) => {
-                if let Some((place, _)) = prune(object)
-                    && index.remove(kind, &place)
-                {
-                    dirty.mark(place.set_ref());
-                }
-            }
-            Ok(Event::InitDone) => {
-                index.retain(kind, &std::mem::take(&mut listed)).into_iter().for_each(|set| dirty.mark(set));
-                if std::mem::take(&mut first) {
+            Ok(event) => {
+                let listed = matches!(event, Event::InitDone);
+                taker.take(event, prune, index).into_iter().for_each(|set| dirty.mark(set));
+                if listed && std::mem::take(&mut first) {
                     synced.missing.fetch_sub(1, Ordering::AcqRel);
                 }
             }
             Err(error) => tracing::warn!(%kind, %error, "the watch was interrupted; it is opened again"),
+        }
+    }
+}
+
+/// Takes what the watch of one kind tells into the index.
+#[derive(Debug)]
+pub struct Taker {
+    kind: Kind,
+    listed: HashSet<Place>,
+}
+
+impl Taker {
+    /// For this kind.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, listed: HashSet::new() }
+    }
+
+    /// Takes one event. Returns the sets that must be looked at because of it.
+    pub fn take<K>(
+        &mut self,
+        event: Event<K>,
+        prune: impl Fn(K) -> Option<(Place, Thing)>,
+        index: &Index,
+    ) -> Vec<SetRef> {
+        let put = |(place, thing): (Place, Thing)| (index.put(self.kind, &place, thing), place);
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                vec![]
+            }
+            Event::Apply(object) => prune(object).map(put).map(|(changed, _)| changed).unwrap_or_default(),
+            Event::InitApply(object) => {
+                let Some((changed, place)) = prune(object).map(put) else { return vec![] };
+                self.listed.insert(place);
+                changed
+            }
+            Event::Delete(object) => {
+                let gone = prune(object).filter(|(place, _)| index.remove(self.kind, place));
+                gone.map(|(place, _)| place.set_ref()).into_iter().collect()
+            }
+            Event::InitDone => index.retain(self.kind, &std::mem::take(&mut self.listed)),
         }
     }
 }

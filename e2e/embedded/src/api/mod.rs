@@ -25,7 +25,7 @@ pub use read::{Page, WatchEvent};
 pub use write::{PatchKind, WriteOptions};
 
 use kinds::Kind;
-use pgconvoy_e2e_store::{Key, Store, Stored};
+use pgconvoy_e2e_store::{Change, Key, Store, Stored};
 use refusal::Refusal;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -62,6 +62,25 @@ impl Api {
     pub fn new(surroundings: Box<dyn Surroundings>, keep: usize) -> Self {
         let kinds = kinds::built_in().into_iter().map(Arc::new).collect();
         Self { store: Store::new(keep), kinds, surroundings, next_service: 10 }
+    }
+
+    /// The same objects, history and kinds once more: what is written here is not written there.
+    pub fn copy(&self, surroundings: Box<dyn Surroundings>) -> Self {
+        let (store, kinds) = (self.store.clone(), self.kinds.clone());
+        Self { store, kinds, surroundings, next_service: self.next_service }
+    }
+
+    /// What was written after `revision`, of whatever kind, oldest first.
+    ///
+    /// # Errors
+    /// 410, when it is forgotten.
+    pub fn changes(&self, revision: u64) -> Result<impl Iterator<Item = &Change>, Refusal> {
+        self.store.since(revision).map_err(|c| Refusal::expired(revision, c.0))
+    }
+
+    /// The kind whose objects are stored under this name.
+    pub fn kind_stored(&self, resource: &str) -> Option<Arc<Kind>> {
+        self.kinds.iter().find(|k| k.stored == resource).cloned()
     }
 
     /// The kinds that are served.

@@ -7,6 +7,7 @@ use super::refusal::Refusal;
 use super::select::Selector;
 use pgconvoy_e2e_store::Deed;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// A page of a list.
 #[derive(Debug, Clone)]
@@ -84,6 +85,11 @@ impl Api {
         // With a selector it would take too long to count.
         let remaining = selector.is_all().then(|| rest.len() - shown).filter(|r| *r > 0);
         Ok(Page { revision, items: rest[..shown].iter().map(|(_, s)| show(&s.object)).collect(), next, remaining })
+    }
+
+    /// Objects of a kind as they are stored, without copies, for whoever is in the same process.
+    pub fn stored<'a>(&'a self, kind: &'a Kind, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Value>> {
+        self.store.list(&kind.stored, Some(namespace)).map(|(_, s)| &s.object)
     }
 
     /// What happened after `revision`, and the number up to which this tells.

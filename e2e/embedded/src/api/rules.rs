@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::schema::Wrong;
 use super::write::WriteOptions;
 use super::{Api, defaults, garbage, text};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 impl Api {
     /// Prunes, fills in, refuses.
@@ -16,6 +16,15 @@ impl Api {
         object: &mut Value,
         options: &WriteOptions,
     ) -> Result<Vec<String>, Refusal> {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            // As typed metadata comes out again: what is empty is not there.
+            let empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
+            for field in ["annotations", "finalizers", "labels", "ownerReferences"] {
+                if metadata.get(field).is_some_and(empty) {
+                    metadata.remove(field);
+                }
+            }
+        }
         let mut warnings = vec![];
         if let Some(schema) = &kind.schema {
             warnings = unknown(kind, schema.prune(object), options)?;

@@ -13,11 +13,17 @@ pub use tls::{Authority, Identity};
 
 use crate::api::Api;
 use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch as channel;
@@ -53,14 +59,27 @@ struct Shared {
     faults: Mutex<Vec<Rule>>,
     /// Counts how often all watches were broken off.
     cut: channel::Sender<u64>,
+    /// How many requests there were.
+    requests: AtomicU64,
 }
+
+/// The body of an answer.
+pub type Answered = BoxBody<Bytes, Infallible>;
 
 impl Server {
     /// A server of these objects. `logs`: the directory of containers' logs.
     pub fn new(api: Api, logs: PathBuf) -> Self {
         let revision = channel::channel(api.revision()).0;
         let (faults, cut) = (Mutex::default(), channel::channel(0).0);
-        let shared = Shared { api: Mutex::new(api), revision, tokens: Mutex::default(), logs, faults, cut };
+        let shared = Shared {
+            api: Mutex::new(api),
+            revision,
+            tokens: Mutex::default(),
+            logs,
+            faults,
+            cut,
+            requests: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -92,6 +111,26 @@ impl Server {
         self.shared.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
     }
 
+    /// Answers one request of this user, without sockets: for clients in the same process. Nothing when the connection is to
+    /// break.
+    pub async fn answer<B: Body<Data = Bytes>>(&self, user: &str, request: Request<B>) -> Option<Response<Answered>>
+    where
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        Some(request::answer(self, user, request).await?.into_response())
+    }
+
+    /// How many requests there were so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many watches are open.
+    pub fn watches(&self) -> usize {
+        self.shared.cut.receiver_count()
+    }
+
     /// Serves for ever.
     ///
     /// # Errors
@@ -108,6 +147,7 @@ impl Server {
                 let service = service_fn(move |request| {
                     let server = server.clone();
                     // Without an answer the connection breaks.
+                    server.shared.requests.fetch_add(1, Ordering::Relaxed);
                     async move { request::handle(&server, request).await.map(|a| a.into_response()).ok_or(Broken) }
                 });
                 let connection =

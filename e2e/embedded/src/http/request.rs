@@ -10,7 +10,7 @@ use crate::api::refusal::Refusal;
 use crate::api::{DeleteOptions, Done, PatchKind, WriteOptions};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, header};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -68,16 +68,24 @@ impl Asked {
     }
 }
 
-/// Answers; nothing when the connection is to break.
+/// Answers whoever the token in it belongs to; nothing when the connection is to break.
 pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Option<Answer> {
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+    let Some(user) = server.user(token) else { return Some(Refusal::unauthorized().into()) };
+    answer(server, &user, request).await
+}
+
+/// Answers this user; nothing when the connection is to break.
+pub(super) async fn answer<B: Body<Data = Bytes>>(server: &Server, user: &str, request: Request<B>) -> Option<Answer>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (parts, body) = request.into_parts();
     let header =
         |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let authorization = header(header::AUTHORIZATION);
-    let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
-    let Some(user) = server.user(token) else { return Some(Refusal::unauthorized().into()) };
     let own = parts.uri.path().starts_with("/embedded/");
-    let fault = if own { None } else { server.strike(&user, parts.method.as_str(), parts.uri.path()) };
+    let fault = if own { None } else { server.strike(user, parts.method.as_str(), parts.uri.path()) };
     match fault {
         Some(Fault::Lose) => return None,
         Some(Fault::Refuse(code)) => return Some(Refusal::on_purpose(code).into()),
@@ -96,7 +104,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>) -> Optio
         body: body.to_bytes(),
     };
     let answer = match path::parse(parts.uri.path()) {
-        Path::Other(steps) if own => knobs(server, &asked, &user, &steps),
+        Path::Other(steps) if own => knobs(server, &asked, user, &steps),
         Path::Other(steps) => about(server, &asked, &steps),
         Path::Objects(at) => objects(server, &asked, &at),
     };

@@ -88,7 +88,7 @@ pub enum Conflict {
 pub struct Compacted(pub u64);
 
 /// The objects, and the last changes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     revision: u64,
     objects: BTreeMap<Key, Stored>,

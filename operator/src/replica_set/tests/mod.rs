@@ -320,16 +320,7 @@ pub(super) fn base64(text: &str) -> Vec<u8> {
 }
 
 fn look(kind: Kind, body: &Value) -> (crate::world::Place, super::observed::Thing) {
-    let body = body.clone();
-    let seen = match kind {
-        Kind::Term => prune::term(serde_json::from_value(body).unwrap()),
-        Kind::Pod => prune::pod(serde_json::from_value(body).unwrap()),
-        Kind::Puller => prune::puller(serde_json::from_value(body).unwrap()),
-        Kind::Claim => prune::claim(serde_json::from_value(body).unwrap()),
-        Kind::Secret => prune::secret(serde_json::from_value(body).unwrap()),
-        Kind::Lease | Kind::EndpointSlice => prune::other(serde_json::from_value(body).unwrap()),
-        _ => prune::kept(serde_json::from_value(body).unwrap()),
-    };
+    let seen = prune::object(kind, body.clone()).unwrap();
     seen.unwrap_or_else(|| panic!("a {kind} is not recognised as the set's"))
 }
 
