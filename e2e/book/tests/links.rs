@@ -75,3 +75,42 @@ fn runbooks_have_the_titles_by_which_messages_name_them() {
     }
     assert!(named > 0, "no message names a runbook");
 }
+
+/// Files and folders that a page names, as code, are there.
+#[test]
+fn files_that_are_named_are_there() {
+    let folders =
+        ["agent/", "charts/", "crds/", "deploy/", "docs/", "e2e/", "examples/", "images/", "operator/", "plugin/"];
+    let (root, mut named, mut missing) = (root(), 0, vec![]);
+    for (file, page) in documents(&root).unwrap() {
+        let paths = page.words.iter().filter(|w| folders.iter().any(|f| w.starts_with(f)));
+        for path in paths.filter(|p| p.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))) {
+            named += 1;
+            if !root.join(path).exists() {
+                missing.push(format!("{}: {path}", file.display()));
+            }
+        }
+    }
+    assert!(named > 30, "only {named} files are named");
+    assert!(missing.is_empty(), "files that are not there:\n{}", missing.join("\n"));
+}
+
+/// Each runbook says how we know, and the tests that it names are there.
+#[test]
+fn runbooks_name_tests_that_are_there() {
+    let root = root();
+    for entry in std::fs::read_dir(root.join("docs/runbooks")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (_, known) =
+            text.split_once("\n## How we know\n").unwrap_or_else(|| panic!("{}: how do we know?", path.display()));
+        let tests: Vec<_> =
+            known.split('`').skip(1).step_by(2).filter(|w| w.matches('_').count() > 2 && !w.contains('/')).collect();
+        assert!(!tests.is_empty(), "{} names no test", path.display());
+        for test in tests {
+            let grep = ["-rqE", &format!("fn {test}\\("), "--include=*.rs", "e2e", "agent", "operator"];
+            let found = std::process::Command::new("grep").args(grep).current_dir(&root).status().unwrap();
+            assert!(found.success(), "{}: there is no test {test}", path.display());
+        }
+    }
+}
