@@ -146,14 +146,38 @@ impl Set<'_> {
     /// Kills the main process of a container of a member's pod, from outside.
     ///
     /// # Errors
-    /// When there is no such process, or it is none of `program`: a process id must not be taken for another.
+    /// When there is no such process, or it is none of `program`.
     pub fn kill(&self, member: &str, container: &str, program: &str) -> anyhow::Result<()> {
+        self.target(member, container, program)?.kill()
+    }
+
+    /// The main process of a container of a member's pod, to be killed later: also when the API server cannot be asked any more.
+    ///
+    /// # Errors
+    /// When there is no such process, or it is none of `program`: a process id must not be taken for another.
+    pub fn target(&self, member: &str, container: &str, program: &str) -> anyhow::Result<Target> {
         let pid = self.namespace.cluster().process(&self.namespace.name, member, Some(container))?;
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).context("the process is gone")?;
         // The kernel keeps the first 15 bytes of a program's name.
         ensure!(program.starts_with(name.trim()), "process {pid} is {name}, not {program}");
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-        ensure!(killed.success(), "cannot kill process {pid}");
+        Ok(Target { pid })
+    }
+}
+
+/// A process that is to be killed.
+#[derive(Debug)]
+pub struct Target {
+    pid: u32,
+}
+
+impl Target {
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        let killed = std::process::Command::new("kill").args(["-9", &self.pid.to_string()]).status()?;
+        ensure!(killed.success(), "cannot kill process {}", self.pid);
         Ok(())
     }
 }

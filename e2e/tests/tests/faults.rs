@@ -35,7 +35,7 @@ impl Drop for Away<'_> {
 
 #[test]
 #[ignore = "needs a cluster: ./test brings one up"]
-fn without_the_api_server_for_a_minute_nothing_stops() {
+fn without_the_api_server_for_a_minute_nothing_stops_but_nobody_takes_over() {
     let namespace = with_operator("away").unwrap();
     let three = namespace.example("quickstart.yaml", "quickstart").unwrap();
     let lazy = namespace.example("async.yaml", "async").unwrap();
@@ -88,6 +88,29 @@ fn without_the_api_server_for_a_minute_nothing_stops() {
     assert_eq!(since(), started, "PostgreSQL was restarted");
     // And what is asked for from now on is done.
     namespace.apply("after", &json!({})).unwrap().ready(1, LATER).unwrap();
+
+    // A leader that dies meanwhile: there is nobody to agree with on another, so writes wait, and go on when there is.
+    let (leader, client) = (three.leader().unwrap(), &clients[0]);
+    client.start_writing().unwrap();
+    let writer = client.seen_from_outside().unwrap();
+    let target = three.target(&leader, "postgres", "supervisor").unwrap();
+    let away = Away::begin(namespace.cluster());
+    target.kill().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    let before = writer.written().unwrap();
+    std::thread::sleep(Duration::from_secs(15));
+    assert_eq!(writer.written().unwrap(), before, "somebody leads without a word of the API server");
+    let begin = Instant::now();
+    drop(away);
+    eventually("writes again", SOON, || Ok((writer.written()? > before + 5).then_some(()))).unwrap();
+    println!(
+        "measured: leader killed without an API server: writes {:.1?} after it was started again",
+        begin.elapsed()
+    );
+    three.ready(3, SOON).unwrap();
+    let tally = client.stop_writing().unwrap();
+    assert_eq!(tally.lost, 0, "{tally:?}");
+    assert!(three.epoch().unwrap() > epochs[0]);
 }
 
 /// Runs a shell command in the PostgreSQL container of a member.
