@@ -28,9 +28,9 @@ const MOVED: Duration = Duration::from_secs(60);
 /// Faults that cost an epoch in one run, unless it is said otherwise.
 const FAILOVERS: usize = 33;
 const SEED: u64 = 11;
-/// So many writes before a step are looked at, too: an outage begins with the last one that was acknowledged.
+/// Among so many writes before a step is the last one that was acknowledged before it: there its outage begins.
 const BEFORE: u64 = 200;
-/// A write that took longer is told.
+/// A write that took longer is told; and one that ended longer before a step has nothing to do with it.
 const SLOW: Duration = Duration::from_secs(1);
 
 fn number(variable: &str) -> Option<u64> {
@@ -111,7 +111,7 @@ async fn run(bed: &Bed, rw: SocketAddr, plan: &[Step], told: &Told, options: &st
     let mut way_in = set.way_in(rw).await?;
     way_in.options(options);
     set.whole(&way_in, WHOLE).await?;
-    Session::open(&way_in).await?.rows(TABLE).await?;
+    Session::open_in_the_end(&way_in).await?.rows(TABLE).await?;
     let ledger = Ledger::default();
     let elected: Arc<Mutex<Vec<Elected>>> = Arc::default();
     let watcher = tokio::spawn(watch(
@@ -195,7 +195,8 @@ impl Run<'_> {
         let verdict = self.check(first).await?;
         ensure!(verdict.acknowledged > 0, "nothing was acknowledged");
         // From the last acknowledgement before it.
-        let writes = self.ledger.since(first.saturating_sub(BEFORE));
+        let mut writes = self.ledger.since(first.saturating_sub(BEFORE));
+        writes.retain(|(_, w)| w.ended + SLOW > at);
         let gap =
             |kind: Kind| longest_gap(writes.iter().filter(|(k, _)| *k == kind).map(|(_, w)| w)).unwrap_or_default();
         for (kind, Write { id, begun, ended, outcome }) in writes.iter().filter(|(_, w)| w.ended - w.begun > SLOW) {
@@ -231,7 +232,7 @@ impl Run<'_> {
     async fn check(&self, first: u64) -> anyhow::Result<Verdict> {
         // In this order: what is over now is there by then.
         let writes: Vec<Write> = self.ledger.since(first).into_iter().map(|(_, w)| w).collect();
-        let session = Session::open(&self.way_in).await?;
+        let session = Session::open_in_the_end(&self.way_in).await?;
         let rows = session.rows(&format!("select id from writes where id >= {first}")).await?;
         let there: Vec<u64> = rows.iter().map(|r| r[0].parse()).collect::<Result<_, _>>()?;
         let elected = self.elected.lock().unwrap().clone();

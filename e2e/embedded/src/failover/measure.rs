@@ -121,7 +121,7 @@ pub async fn measure<S: System>(
     anew: Duration,
 ) -> anyhow::Result<Outage> {
     system.whole().await.context("before")?;
-    Session::open(system.way_in()).await?.rows(&format!("{TABLE}; truncate writes")).await?;
+    Session::open_in_the_end(system.way_in()).await?.rows(&format!("{TABLE}; truncate writes")).await?;
     let before = system.epoch().await?;
     let ledger = Ledger::default();
     let writers = [(Kind::Held, EVERY), (Kind::Fresh, anew)];
@@ -148,7 +148,7 @@ pub async fn measure<S: System>(
     let of = |kind: Kind| longest_gap(all.iter().filter(|(k, _)| *k == kind).map(|(_, w)| w));
     let (held, fresh) = (of(Kind::Held), of(Kind::Fresh));
     let writes: Vec<Write> = all.iter().map(|(_, w)| w.clone()).collect();
-    let rows = Session::open(system.way_in()).await?.rows("select id from writes").await?;
+    let rows = Session::open_in_the_end(system.way_in()).await?.rows("select id from writes").await?;
     let there: Vec<u64> = rows.iter().filter_map(|r| r.first()?.parse().ok()).collect();
     let verdict = Verdict::of(&writes, &there, &[]);
     ensure!(verdict.acknowledged > 0, "nothing was acknowledged");

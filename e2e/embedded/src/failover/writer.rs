@@ -16,6 +16,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
 
 /// A connection that is not there by then, or a write that is not answered, is given up: what a client with sense does.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// Whoever only looks waits longer.
+pub const LATEST: Duration = Duration::from_secs(30);
 /// So many connections of a client that makes one for each write may be under way. Then the oldest is given up for the next.
 const AT_ONCE: usize = 50;
 
@@ -49,6 +51,21 @@ impl Session {
             }
         });
         Ok(Self { client, not_waited })
+    }
+
+    /// Connects, and tries again: for whoever looks at what came of it, on a machine that may have little time.
+    ///
+    /// # Errors
+    /// When there is no connection after [`LATEST`].
+    pub async fn open_in_the_end(config: &Config) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match Self::open(config).await {
+                Err(error) if begun.elapsed() > LATEST => return Err(error),
+                Err(_) => tokio::time::sleep(PATIENCE / 20).await,
+                done => return done,
+            }
+        }
     }
 
     /// Runs SQL; the columns of its rows.
