@@ -42,9 +42,14 @@ impl Embedded {
         let mut apply: Vec<_> =
             std::fs::read_dir(root.join("crds")).context("no crds")?.flatten().map(|e| e.path()).collect();
         apply.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+        let programs = match programs {
+            Some(named) => named.to_path_buf(),
+            None => std::env::current_exe()?.parent().context("a program without a directory")?.to_path_buf(),
+        };
         let options = Options {
-            programs: programs.map(Path::to_path_buf),
-            own: programs.map(|p| p.join("pgconvoy-embedded")),
+            // Not the program that measures.
+            own: Some(programs.join("pgconvoy-embedded")),
+            programs: Some(programs),
             apply,
             impatient: true,
             ..Options::default()
