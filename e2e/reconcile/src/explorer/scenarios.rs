@@ -31,7 +31,7 @@ pub struct Scenario {
     pub steps: Vec<Step>,
     /// Volumes of members that leave, or of the whole set, are to go.
     pub may_lose_volumes: bool,
-    /// The last step takes the first one back: it comes to what was there before, but for the size of volumes.
+    /// It comes to what was there before, but for the size of volumes.
     pub there_and_back: bool,
 }
 
@@ -127,6 +127,8 @@ pub fn all() -> Vec<Scenario> {
     let delete_volumes = json!({ "storage": { "whenDeleted": "Delete" } });
     let adopt = json!({ "bootstrap": { "adopt": { "systemId": crate::faked::SYSTEM_ID } } });
     let labels = |value: &str| json!({ "metadata": { "labels": { "pgconvoy.dev/set": value } } });
+    // What a person took or spoilt is as it was before.
+    let mended = |name, steps| Scenario { there_and_back: true, ..scenario(name, Ground::Running, steps) };
     let mut all = vec![
         scenario("create", Ground::Empty, vec![new(3)]),
         scenario("create-one", Ground::Empty, vec![new(1), spec(json!({ "members": 3 }))]),
@@ -159,10 +161,9 @@ pub fn all() -> Vec<Scenario> {
         },
         scenario("upgrade", Ground::Running, vec![Step::Upgrade("agent:2"), Step::Upgrade("agent:1")]),
         scenario("upgrade-missing", Ground::Running, vec![Step::Upgrade("missing:2"), Step::Upgrade("agent:3")]),
-        scenario("pods-taken", Ground::Running, vec![Step::Take("pods", "s-2"), Step::Take("pods", "s-1")]),
-        scenario(
+        mended("pods-taken", vec![Step::Take("pods", "s-2"), Step::Take("pods", "s-1")]),
+        mended(
             "objects-taken",
-            Ground::Running,
             vec![
                 Step::Take("services", "s-rw"),
                 Step::Take("configmaps", "s-pod"),
@@ -171,15 +172,10 @@ pub fn all() -> Vec<Scenario> {
                 Step::Take("poddisruptionbudgets.policy", "s"),
             ],
         ),
-        scenario(
-            "secrets-taken",
-            Ground::Running,
-            vec![Step::Take("secrets", "s-2-tls"), Step::Take("secrets", "s-app")],
-        ),
+        mended("secrets-taken", vec![Step::Take("secrets", "s-2-tls"), Step::Take("secrets", "s-app")]),
         scenario("authority-taken", Ground::Running, vec![Step::Take("secrets", "s-ca")]),
-        scenario(
+        mended(
             "objects-spoilt",
-            Ground::Running,
             vec![
                 Step::Spoil("services", "s-rw", json!({ "spec": { "ports": null } })),
                 Step::Spoil("configmaps", "s-pod", json!({ "data": { "passwd": "" } })),
@@ -187,7 +183,7 @@ pub fn all() -> Vec<Scenario> {
                 Step::Spoil("poddisruptionbudgets.policy", "s", json!({ "spec": { "minAvailable": 0 } })),
             ],
         ),
-        scenario("labels-spoilt", Ground::Running, vec![Step::Spoil("services", "s-ro", labels("t"))]),
+        mended("labels-spoilt", vec![Step::Spoil("services", "s-ro", labels("t"))]),
         scenario(
             "image-twice",
             Ground::Running,
