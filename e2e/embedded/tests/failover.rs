@@ -26,7 +26,7 @@ const WHOLE: Duration = Duration::from_secs(120);
 /// For a later epoch, once its cause is there.
 const MOVED: Duration = Duration::from_secs(60);
 /// Faults that cost an epoch in one run, unless it is said otherwise.
-const FAILOVERS: usize = 33;
+const FAILOVERS: usize = 30;
 const SEED: u64 = 11;
 /// Among so many writes before a step is the last one that was acknowledged before it: there its outage begins.
 const BEFORE: u64 = 200;
