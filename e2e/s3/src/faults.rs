@@ -4,7 +4,7 @@ use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A kind of request.
@@ -70,6 +70,12 @@ struct State {
     bytes_per_second: Option<u64>,
     conditional_writes: bool,
     counted: BTreeMap<Operation, u64>,
+    region: Option<String>,
+    /// Seconds by which the server's clock is ahead.
+    clock_offset: i64,
+    requests_per_second: Option<u32>,
+    /// The second that is counted, and how many requests it has seen.
+    second: Option<(Instant, u32)>,
 }
 
 /// The faults of one server. All of it can be changed while requests run.
@@ -84,6 +90,10 @@ impl Default for Faults {
             bytes_per_second: None,
             conditional_writes: true,
             counted: BTreeMap::new(),
+            region: None,
+            clock_offset: 0,
+            requests_per_second: None,
+            second: None,
         }))
     }
 }
@@ -117,6 +127,44 @@ impl Faults {
     /// Whether If-None-Match and If-Match are honoured; if not, they are overlooked as old servers do.
     pub fn set_conditional_writes(&self, honoured: bool) {
         self.state().conditional_writes = honoured;
+    }
+
+    /// The server lies in this region: requests that were signed for another are refused with 400
+    /// AuthorizationHeaderMalformed; `None`: it does not care.
+    pub fn set_region(&self, region: Option<&str>) {
+        self.state().region = region.map(str::to_owned);
+    }
+
+    /// The server's clock is so many seconds ahead: from 15 minutes on it refuses requests with 403 RequestTimeTooSkewed.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.state().clock_offset = seconds;
+    }
+
+    /// Of each second so many requests are let in, and the others refused with 503 SlowDown; `None`: all are let in.
+    pub fn set_requests_per_second(&self, limit: Option<u32>) {
+        let mut state = self.state();
+        (state.requests_per_second, state.second) = (limit, None);
+    }
+
+    pub(crate) fn region(&self) -> Option<String> {
+        self.state().region.clone()
+    }
+
+    pub(crate) fn clock_offset(&self) -> i64 {
+        self.state().clock_offset
+    }
+
+    /// Counts a request; whether there is room for it in this second.
+    pub(crate) fn admits(&self) -> bool {
+        let mut state = self.state();
+        let Some(limit) = state.requests_per_second else { return true };
+        let now = Instant::now();
+        let (_, seen) = match &mut state.second {
+            Some(second) if now.duration_since(second.0) < Duration::from_secs(1) => second,
+            other => other.insert((now, 0)),
+        };
+        *seen += 1;
+        *seen <= limit
     }
 
     /// How many requests of this kind have come, refused ones included.

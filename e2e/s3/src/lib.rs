@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod door;
 mod faults;
 mod keyed;
 mod objects;

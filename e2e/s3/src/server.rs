@@ -1,6 +1,6 @@
 //! The listening side.
 
-use crate::{faults::CUT, faults::Faults, keyed::Keyed, objects::Objects};
+use crate::{door::turned_away, faults::CUT, faults::Faults, keyed::Keyed, objects::Objects};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::{HttpError, auth::SimpleAuth, service::S3ServiceBuilder};
@@ -82,6 +82,7 @@ impl Server {
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
         let tls = options.tls.clone().map(TlsAcceptor::from);
+        let at_the_door = faults.clone();
         let accepting = tokio::spawn(async move {
             // Connections end with the server: the set is dropped with this task.
             let mut connections = JoinSet::new();
@@ -91,13 +92,13 @@ impl Server {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { continue };
                         let _ = stream.set_nodelay(true);
-                        let (service, tls) = (service.clone(), tls.clone());
+                        let (service, tls, faults) = (service.clone(), tls.clone(), at_the_door.clone());
                         connections.spawn(async move {
                             match tls {
-                                None => serve(stream, service).await,
+                                None => serve(stream, service, faults).await,
                                 Some(tls) => {
                                     if let Ok(stream) = tls.accept(stream).await {
-                                        serve(stream, service).await;
+                                        serve(stream, service, faults).await;
                                     }
                                 }
                             }
@@ -164,10 +165,17 @@ impl Drop for Server {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: s3s::service::S3Service) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: s3s::service::S3Service,
+    faults: Arc<Faults>,
+) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let service = service.clone();
+        let (service, faults) = (service.clone(), faults.clone());
         async move {
+            if let Some(refused) = turned_away(&faults, request.headers()) {
+                return Ok(refused);
+            }
             let response = hyper::service::Service::call(&service, request).await?;
             if response.headers().contains_key(CUT) {
                 return Err(HttpError::new("cut to order".into()));

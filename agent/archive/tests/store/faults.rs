@@ -27,6 +27,31 @@ async fn a_short_storm_is_sat_out_and_a_long_one_is_an_error() {
     assert_eq!(server.faults().count(Operation::Put), 6, "as many attempts as allowed, no more");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lets_few_requests_in_gets_no_more_and_all_of_them_come_through() {
+    let (server, _) = with_faults().await;
+    let limits =
+        Limits { attempts: 10, first_pause: Duration::from_millis(100), max_pause: Duration::from_secs(1), ..limits() };
+    let store = S3::new(Config { limits, ..config(&server) }).await.unwrap();
+    server.faults().set_requests_per_second(Some(10));
+    let begun = Instant::now();
+    let writes = (0..30).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move { create(&store, &format!("storm/{n}"), BODY).await })
+    });
+    for done in futures::future::join_all(writes).await {
+        assert!(matches!(done.unwrap().unwrap(), Created::New | Created::Same));
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2), "ten in a second were let in: {:?}", begun.elapsed());
+    server.faults().set_requests_per_second(None);
+    assert_eq!(store.list("storm/", None, false).await.unwrap().objects.len(), 30);
+    // With nobody let in it ends, with what is wrong.
+    server.faults().set_requests_per_second(Some(0));
+    let few = S3::new(config(&server)).await.unwrap();
+    let error = few.put_new("more", BODY).await.unwrap_err();
+    assert!(error.to_string().contains("overloaded or ill, also after retries (PutObject: SlowDown"), "{error}");
+}
+
 #[tokio::test]
 async fn a_lost_answer_is_no_second_writer() {
     let (server, store) = with_faults().await;

@@ -2,7 +2,7 @@
 
 use crate::embedded::{config, server};
 use bytes::Bytes;
-use pgconvoy_archive::store::{Config, Credentials, Keys, Reason, S3, Store, read};
+use pgconvoy_archive::store::{Config, Credentials, Keys, Put, Reason, S3, Store, read};
 use pgconvoy_e2e_s3::{Fault, Operation};
 
 #[tokio::test]
@@ -41,28 +41,86 @@ async fn each_refusal_has_its_sentence() {
 async fn what_may_not_be_done_names_the_permission() {
     let server = server().await;
     let store = S3::new(config(&server)).await.unwrap();
-    for (operation, fault, reason, part) in [
-        (Operation::Put, Fault::AccessDenied, Reason::Denied, "grant s3:PutObject"),
-        (Operation::Put, Fault::ClockSkew, Reason::Clock, "set the node's clock"),
-        (Operation::Put, Fault::ExpiredToken, Reason::Credentials, "expiry"),
+    let (key, body) = ("k", Bytes::from_static(b"body"));
+    let two = ["k".to_owned(), "l".to_owned()];
+    // What each call says when it alone is denied, after what came before it was not.
+    let upload = store.begin_upload(key).await.unwrap();
+    let part = store.upload_part(key, &upload, 1, body.clone()).await.unwrap();
+    for (operation, permission) in [
+        (Operation::Put, "s3:PutObject"),
+        (Operation::Get, "s3:GetObject"),
+        (Operation::List, "s3:ListBucket"),
+        (Operation::Delete, "s3:DeleteObject"),
+        (Operation::CreateUpload, "s3:PutObject"),
+        (Operation::UploadPart, "s3:PutObject"),
+        (Operation::CompleteUpload, "s3:PutObject"),
+        (Operation::AbortUpload, "s3:AbortMultipartUpload"),
     ] {
         server.faults().clear();
-        server.faults().order(operation, "", fault, 100);
-        let error = store.put_new("k", Bytes::new()).await.unwrap_err();
-        assert_eq!(error.reason(), reason, "{error}");
-        assert!(error.to_string().contains(part), "{error}");
-    }
-    for operation in [Operation::Get, Operation::List, Operation::Delete] {
         server.faults().order(operation, "", Fault::AccessDenied, 100);
+        let errors = match operation {
+            Operation::Put => vec![store.put_new(key, body.clone()).await.unwrap_err()],
+            Operation::Get => vec![read(&store, key).await.unwrap_err()],
+            Operation::List => vec![store.list(key, None, false).await.unwrap_err()],
+            Operation::Delete => {
+                vec![store.delete(&two[..1]).await.unwrap_err(), store.delete(&two).await.unwrap_err()]
+            }
+            Operation::CreateUpload => vec![store.begin_upload(key).await.unwrap_err()],
+            Operation::UploadPart => vec![store.upload_part(key, &upload, 2, body.clone()).await.unwrap_err()],
+            Operation::CompleteUpload => {
+                vec![store.finish_upload(key, &upload, vec![part.clone()]).await.unwrap_err()]
+            }
+            _ => vec![store.abort_upload(key, &upload).await.unwrap_err()],
+        };
+        for error in errors {
+            let text = error.to_string();
+            assert_eq!(error.reason(), Reason::Denied, "{text}");
+            assert!(!error.reason().is_transient(), "{text}");
+            let place = format!("ns/orders/k in bucket backups at {}", server.endpoint());
+            assert!(text.contains(&place) && text.contains(&format!("grant {permission} ")), "{operation:?}: {text}");
+            assert!(text.contains(error.call().name()), "{text}");
+        }
     }
-    let error = read(&store, "k").await.unwrap_err();
-    assert!(error.to_string().contains("grant s3:GetObject"), "{error}");
-    let error = store.list("", None, false).await.unwrap_err();
-    assert!(error.to_string().contains("grant s3:ListBucket"), "{error}");
-    for keys in [vec!["k".to_owned()], vec!["k".to_owned(), "l".to_owned()]] {
-        let error = store.delete(&keys).await.unwrap_err();
-        assert!(error.to_string().contains("grant s3:DeleteObject"), "{error}");
+    server.faults().clear();
+    server.faults().order(Operation::Put, "", Fault::ExpiredToken, 100);
+    let error = store.put_new(key, body).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Credentials, "{error}");
+    assert!(error.to_string().contains("expiry (PutObject: ExpiredToken"), "{error}");
+}
+
+#[tokio::test]
+async fn a_bucket_in_another_region_and_a_clock_that_is_off_are_told_with_what_would_be_right() {
+    let server = server().await;
+    let store = S3::new(config(&server)).await.unwrap();
+    server.faults().set_region(Some("eu-central-1"));
+    let errors = |store: S3| async move {
+        [
+            store.put_new("k", Bytes::new()).await.unwrap_err(),
+            read(&store, "k").await.unwrap_err(),
+            store.list("", None, false).await.unwrap_err(),
+        ]
+    };
+    for error in errors(store.clone()).await {
+        assert_eq!(error.reason(), Reason::Region, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("correct the region") && text.contains("expecting 'eu-central-1'"), "{text}");
     }
+    let there = S3::new(Config { region: "eu-central-1".into(), ..config(&server) }).await.unwrap();
+    assert_eq!(there.put_new("k", Bytes::new()).await.unwrap(), Put::Stored);
+    server.faults().set_region(None);
+
+    // A quarter of an hour is what stores bear; either may be the one that is wrong.
+    server.faults().set_clock_offset(800);
+    assert_eq!(store.put_new("l", Bytes::new()).await.unwrap(), Put::Stored);
+    for offset in [1000, -1000, 86_400] {
+        server.faults().set_clock_offset(offset);
+        for error in errors(store.clone()).await {
+            assert_eq!(error.reason(), Reason::Clock, "{offset}: {error}");
+            assert!(error.to_string().contains("set the node's clock"), "{error}");
+        }
+    }
+    server.faults().set_clock_offset(0);
+    assert_eq!(store.put_new("m", Bytes::new()).await.unwrap(), Put::Stored);
 }
 
 #[tokio::test]

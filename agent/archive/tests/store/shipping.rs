@@ -122,6 +122,36 @@ async fn segments_that_do_not_fit_into_memory_are_kept_as_pieces() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_a_megabyte_a_second_is_slow_and_not_broken() {
+    let server = server().await;
+    let store = S3::new(config(&server)).await.unwrap();
+    server.faults().set_rate(Some(1 << 20));
+    let wal = crate::contract::large(4).to_vec();
+    let end = Lsn(START.0 + wal.len() as u64);
+    let mut source = Fake { wal: Arc::new(wal), confirmed: Arc::default() };
+    let (told, mut progress) = watch::channel(Progress::default());
+    let (_safe, limit) = watch::channel(Lsn(u64::MAX));
+    let seen = tokio::spawn(async move {
+        let (mut backlog, mut trouble) = (0, None);
+        while progress.changed().await.is_ok() {
+            let now = progress.borrow_and_update();
+            backlog = backlog.max(now.backlog());
+            trouble = now.trouble.clone().or(trouble);
+        }
+        (backlog, trouble)
+    });
+    let options = options(&store).await;
+    let begun = std::time::Instant::now();
+    let ended = ship(&mut source, Arc::new(store), &options, limit, &told).await;
+    drop(told);
+    assert_eq!(ended.unwrap(), End::ServerStopped { at: end });
+    assert!(begun.elapsed() > Duration::from_secs(1), "it was slow: {:?}", begun.elapsed());
+    let (backlog, trouble) = seen.await.unwrap();
+    assert!(backlog > 2 << 20, "that it is behind shows: {backlog}");
+    assert_eq!(trouble, None, "slow is no trouble");
+}
+
 struct Lost;
 
 impl Source for Lost {
