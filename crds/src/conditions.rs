@@ -81,7 +81,7 @@ pub mod reasons {
     /// WAL is written faster than it is archived, or there is still a backlog from before.
     pub const ARCHIVE_BEHIND: &str = "ArchiveBehind";
     /// WAL is archived, but some from before is missing in the archive and gone everywhere: what was archived up to there
-    /// cannot be replayed beyond it. A new snapshot begins anew.
+    /// cannot be replayed beyond it. The leader takes a snapshot behind it by itself, with which this ends.
     pub const ARCHIVE_GAP: &str = "ArchiveGap";
     /// There is no connection to the store.
     pub const STORE_UNREACHABLE: &str = "StoreUnreachable";

@@ -4,7 +4,10 @@
 //! they are pure. [`shipping`] does it, out of [`pgconvoy_archive`]. PostgreSQL's part is in `postgres/archive.rs`.
 
 mod access;
+mod anew;
+mod backlog;
 mod decide;
+mod full;
 mod inspect;
 mod keeper;
 mod metrics;
@@ -16,7 +19,8 @@ mod snapshot;
 pub(crate) use access::Access;
 pub use inspect::{Ask, answer};
 pub use metrics::Metrics;
-pub(crate) use role::{Role, role};
+pub(crate) use role::role;
+pub use role::{Reign, Role};
 
 use crate::{
     clock,
@@ -25,6 +29,7 @@ use crate::{
     settings::{Identity, PostgresSettings},
 };
 use decide::{Seen, Task, decide};
+use full::{Told, Watcher};
 use keeper::Keeper;
 use pgconvoy_archive::ship::Progress;
 use pgconvoy_crds::{MemberArchive, conditions::reasons};
@@ -48,11 +53,11 @@ const SHOW: Duration = Duration::from_secs(1);
 
 /// What leads to the task and back.
 #[derive(Debug)]
-pub(crate) struct Handle {
+pub struct Handle {
     /// What this member is.
-    pub(crate) role: watch::Sender<Role>,
+    pub role: watch::Sender<Role>,
     /// What the status says of its archiving.
-    pub(crate) said: watch::Receiver<Option<MemberArchive>>,
+    pub said: watch::Receiver<Option<MemberArchive>>,
     busy: watch::Receiver<bool>,
 }
 
@@ -66,7 +71,7 @@ impl Handle {
 }
 
 /// Starts the task, which never ends.
-pub(crate) fn spawn(
+pub fn spawn(
     me: Identity,
     driver: DriverHandle,
     settings: watch::Receiver<PostgresSettings>,
@@ -83,6 +88,8 @@ pub(crate) fn spawn(
     let (said_in, said) = watch::channel(None);
     let (busy_in, busy) = watch::channel(false);
     let (standing, _) = watch::channel(None);
+    let (told, backlog) = watch::channel(Told::default());
+    let watcher = Watcher { driver: driver.clone(), events: events.clone(), roles: roles.clone(), told };
     let archiving = Archiving {
         me,
         driver,
@@ -96,9 +103,10 @@ pub(crate) fn spawn(
     };
     let task = tokio::spawn(async move {
         tokio::select! {
-            () = archiving.run(roles, settings) => {}
+            () = archiving.run(roles, settings, backlog) => {}
             () = Box::pin(taking) => {}
             () = Box::pin(keeping) => {}
+            never = Box::pin(watcher.run()) => match never {},
         }
     });
     (task, Handle { role, said, busy })
@@ -126,7 +134,12 @@ impl Drop for Running {
 }
 
 impl Archiving {
-    async fn run(mut self, mut roles: watch::Receiver<Role>, mut settings: watch::Receiver<PostgresSettings>) {
+    async fn run(
+        mut self,
+        mut roles: watch::Receiver<Role>,
+        mut settings: watch::Receiver<PostgresSettings>,
+        mut backlog: watch::Receiver<Told>,
+    ) {
         let mut standing = self.standing.subscribe();
         let mut report = Report::default();
         let mut shown: Option<Progress> = None;
@@ -151,7 +164,8 @@ impl Archiving {
             self.metrics.show(Instant::now(), now.as_ref().and_then(|s| s.progress.as_ref()), shown.as_ref());
             shown = now.as_ref().and_then(|s| s.progress.clone());
             let wall = clock::wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            self.say(report.step(Instant::now(), &wall, now.as_ref()));
+            let waits = backlog.borrow_and_update().clone();
+            self.say(report.step(Instant::now(), &wall, now.as_ref(), &waits));
             // What ended by itself is no longer waited for.
             let ended = self.running.as_ref().is_none_or(|r| r.0.is_finished());
             self.busy.send_replace(matches!(self.task, Task::Ship { .. }) && !ended);
@@ -159,6 +173,7 @@ impl Archiving {
             tokio::select! {
                 changed = roles.changed() => if changed.is_err() { return },
                 changed = settings.changed() => if changed.is_err() { return },
+                changed = backlog.changed() => if changed.is_err() { return },
                 // Progress is looked at with the figures; the end of everything at once.
                 () = ended_soon(self.running.as_mut()), if !ended => {}
                 () = sleep(pause) => {}
@@ -178,6 +193,7 @@ impl Archiving {
                 let shipping = Shipping {
                     me: self.me.clone(),
                     driver: self.driver.clone(),
+                    events: self.events.clone(),
                     access: access.clone(),
                     system: *system,
                     reigns: reigns.clone(),

@@ -1,6 +1,7 @@
 //! How archiving stands, for the status: in words that change only when something happened. Pure but for the time that
 //! people read.
 
+use super::full::Told;
 use pgconvoy_archive::ship::Progress;
 use pgconvoy_crds::{MemberArchive, conditions::reasons};
 use pgconvoy_terms::Lsn;
@@ -45,13 +46,20 @@ pub(crate) struct Report {
 
 impl Report {
     /// What the status should say; none: nothing of an archive.
-    pub(crate) fn step(&mut self, now: Instant, wall: &str, standing: Option<&Standing>) -> Option<MemberArchive> {
+    pub(crate) fn step(
+        &mut self,
+        now: Instant,
+        wall: &str,
+        standing: Option<&Standing>,
+        told: &Told,
+    ) -> Option<MemberArchive> {
         let Some(standing) = standing else {
             *self = Self::default();
             return None;
         };
         // What has just begun says nothing yet.
         let Some((reason, message)) = self.judge(now, standing) else { return self.written.clone() };
+        let (reason, message) = with_backlog(reason, message, told);
         let archived = standing.progress.as_ref().map(|p| p.archived).filter(|a| *a > Lsn(0)).map(|a| a.to_string());
         let before = self.written.as_ref();
         let same = before.is_some_and(|b| b.reason == reason && b.message == message);
@@ -95,6 +103,23 @@ impl Report {
     }
 }
 
+/// What waits on the volume belongs to whatever keeps it from the archive; by itself it says that the archive is behind.
+fn with_backlog(reason: &'static str, message: Option<String>, told: &Told) -> (&'static str, Option<String>) {
+    match reason {
+        // A gap says by itself what was given up.
+        reasons::ARCHIVE_GAP => (reason, message),
+        reasons::ARCHIVE_CURRENT | reasons::ARCHIVE_BEHIND => match &told.waits {
+            Some(waits) => (reasons::ARCHIVE_BEHIND, Some(waits.clone())),
+            None => (reason, message),
+        },
+        _ => {
+            let all = [message.as_ref(), told.given_up.as_ref(), told.waits.as_ref()];
+            let all: Vec<&str> = all.into_iter().flatten().map(String::as_str).collect();
+            (reason, (!all.is_empty()).then(|| all.join("; ")))
+        }
+    }
+}
+
 /// The reason in the condition for a word of the library's.
 pub(crate) fn reason(word: &str) -> &'static str {
     match word {
@@ -127,7 +152,7 @@ mod tests {
     fn it_is_written_when_something_happened_and_once_a_minute_while_wal_flows() {
         let (mut report, start) = (Report::default(), Instant::now());
         let mut at = |seconds, wall: &str, s: &Standing| {
-            report.step(start + Duration::from_secs(seconds), wall, Some(s)).unwrap()
+            report.step(start + Duration::from_secs(seconds), wall, Some(s), &Told::default()).unwrap()
         };
         let first = at(0, "zero", &standing(100, 100));
         assert_eq!((first.reason.as_str(), first.since.as_deref()), ("Archiving", Some("zero")));
@@ -152,10 +177,59 @@ mod tests {
     #[test]
     fn a_backlog_is_told_with_room_between_yes_and_no() {
         let (mut report, now) = (Report::default(), Instant::now());
-        let mut reason = |mib: u64| report.step(now, "", Some(&standing(0, mib << 20))).unwrap().reason;
+        let mut reason =
+            |mib: u64| report.step(now, "", Some(&standing(0, mib << 20)), &Told::default()).unwrap().reason;
         assert_eq!(
             [reason(63), reason(64), reason(17), reason(16), reason(63)],
             ["Archiving", "ArchiveBehind", "ArchiveBehind", "Archiving", "Archiving"]
         );
+    }
+
+    #[test]
+    fn what_waits_on_the_volume_is_told_with_what_keeps_it_there() {
+        let (mut report, now) = (Report::default(), Instant::now());
+        let told = Told { waits: Some("much waits".into()), given_up: Some("some is gone".into()) };
+        let mut say = |s: &Standing, told: &Told| {
+            let said = report.step(now, "", Some(s), told).unwrap();
+            format!("{} {}", said.reason, said.message.unwrap_or_default())
+        };
+        let mut away = standing(0, 0);
+        away.obstacle = Some(("Unreachable", "no way".into(), now - PATIENCE));
+        assert_eq!(say(&away, &told), "StoreUnreachable no way; some is gone; much waits");
+        assert_eq!(say(&away, &Told::default()), "StoreUnreachable no way");
+        assert_eq!(say(&standing(0, 0), &told), "ArchiveBehind much waits");
+        assert_eq!(say(&standing(0, 0), &Told { waits: None, ..told.clone() }), "Archiving ");
+        let gap = Standing { gap: Some("a gap".into()), ..standing(0, 0) };
+        assert_eq!(say(&gap, &told), "ArchiveGap a gap");
+    }
+
+    /// Each word of the store's and of the library's has its reason in the condition, with what it means in the reference.
+    #[test]
+    fn every_fault_of_a_store_has_a_reason_of_its_kind() {
+        use pgconvoy_archive::store::Reason;
+        for (fault, wanted) in [
+            (Reason::Unreachable, "StoreUnreachable"),
+            (Reason::Tls, "StoreUntrusted"),
+            (Reason::Timeout, "StoreBusy"),
+            (Reason::Busy, "StoreBusy"),
+            (Reason::NoBucket, "NoBucket"),
+            (Reason::Denied, "StoreDenies"),
+            (Reason::Credentials, "StoreDenies"),
+            (Reason::Region, "StoreRefuses"),
+            (Reason::Clock, "StoreRefuses"),
+            (Reason::Unsupported, "StoreRefuses"),
+            (Reason::Inconsistent, "StoreRefuses"),
+            (Reason::Refused, "StoreRefuses"),
+            (Reason::Configuration, "ArchiveUnusable"),
+            (Reason::Damaged, "ArchiveDamaged"),
+        ] {
+            assert_eq!(reason(fault.name()), wanted, "{fault:?}");
+            assert!(pgconvoy_crds::conditions::ARCHIVE_REASONS.contains(&wanted), "{wanted}");
+        }
+        for (word, wanted) in
+            [("AnotherOwner", "ArchiveOfAnotherSet"), ("Fenced", "ArchiveFenced"), ("WalGone", "WalGone")]
+        {
+            assert_eq!(reason(word), wanted);
+        }
     }
 }

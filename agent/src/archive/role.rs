@@ -5,18 +5,18 @@ use pgconvoy_terms::{Epoch, Lsn, MemberId, MemberName, SystemId, Term};
 
 /// An epoch whose WAL goes into the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reign {
+pub struct Reign {
     /// The epoch.
-    pub(crate) epoch: Epoch,
+    pub epoch: Epoch,
     /// Who leads or led it.
-    pub(crate) leader: MemberId,
+    pub leader: MemberId,
     /// The epoch from whose WAL it went on, and where.
-    pub(crate) parent: Option<(Epoch, Lsn)>,
+    pub parent: Option<(Epoch, Lsn)>,
 }
 
 /// What this member has to do with the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Role {
+pub enum Role {
     /// Nothing that it knows of.
     #[default]
     Nothing,

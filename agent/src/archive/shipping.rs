@@ -1,13 +1,14 @@
 //! The leader's part: what its predecessors had not shipped, then its own epoch, for as long as it leads.
 
-use super::{access::Access, report::Standing, role::Reign};
+use super::{access::Access, anew::missing, report::Standing, role::Reign};
 use crate::{
     clock,
+    coordination::Events,
     postgres::{self, Archivist, DriverHandle},
     settings::Identity,
 };
 use pgconvoy_archive::{
-    layout::{self, Claim, EpochDir, FORMAT, Owner, open_archive, read_claim},
+    layout::{self, Claim, EpochDir, FORMAT, Gap, Owner, gaps, open_archive, read_claim},
     ship::{self, End, Options, Progress, begin, ship, survey},
     store::{self, Conditional, S3, Store, probe},
 };
@@ -35,6 +36,7 @@ const MEMORY: usize = 16 << 20;
 pub(super) struct Shipping {
     pub(super) me: Identity,
     pub(super) driver: DriverHandle,
+    pub(super) events: Events,
     pub(super) access: Access,
     pub(super) system: SystemId,
     /// The epoch and its ancestors, newest first.
@@ -91,7 +93,7 @@ impl Shipping {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut Standing)) {
+    pub(super) fn tell(&self, change: impl FnOnce(&mut Standing)) {
         self.standing.send_modify(|s| change(s.get_or_insert_default()));
     }
 
@@ -157,6 +159,7 @@ impl Shipping {
         if !found {
             return Ok(());
         }
+        let known = gaps(&**store, self.system).await?;
         // From where each of them was gone on.
         let forks = self.reigns.iter().filter_map(|r| r.parent.as_ref());
         let until: Vec<Lsn> = forks.map(|(_, at)| *at).take(incomplete.len()).collect();
@@ -175,15 +178,18 @@ impl Shipping {
             let dir = self.dir(reign);
             let claim = begin(&**store, &dir, &claim, history.map(Into::into)).await?;
             let there = survey(&**store, &dir, &claim, Lsn(0)).await?;
-            if there.archived >= until {
+            let given_up = known.iter().any(|g| g.dir == dir && g.to >= until);
+            if there.archived >= until || given_up {
                 continue;
             }
             tracing::info!(epoch = %reign.epoch, from = %there.archived, %until, "archiving what an earlier leader had not");
             // All of it is a part of this epoch's own log.
-            let options = Options { memory: MEMORY, ..Options::new(dir, claim) };
+            let options = Options { memory: MEMORY, ..Options::new(dir.clone(), claim) };
             let (_, safe) = watch::channel(Lsn(u64::MAX));
             match self.ship(store, archivist, options, safe).await {
-                Err(Failure::Ship(gone @ ship::Error::WalGone { .. })) => self.gap(&gone),
+                Err(Failure::Ship(gone @ ship::Error::WalGone { archived, .. })) => {
+                    self.gap(&**store, &Gap { dir, from: archived, to: until }, &gone).await?;
+                }
                 other => drop(other?),
             }
         }
@@ -205,22 +211,29 @@ impl Shipping {
         let claim = begin(&**store, &dir, &claim_of(&own.leader, own, start, size), history.map(Into::into)).await?;
         tracing::info!(epoch = %own.epoch, start = %claim.start, "archiving");
         let max_delay = Duration::from_secs(self.access.place.max_delay_seconds.into());
-        let mut options = Options { memory: MEMORY, max_delay, ..Options::new(dir, claim) };
+        let mut options = Options { memory: MEMORY, max_delay, ..Options::new(dir.clone(), claim) };
+        // The last one on the way here.
+        let known = gaps(&**store, self.system).await?;
+        let mut gap = known.into_iter().rfind(|g| self.reigns.iter().any(|r| r.epoch == g.dir.epoch));
         loop {
             let (safe_in, safe) = watch::channel(Lsn(0));
             let (progress_in, progress) = watch::channel(Progress::default());
-            let asking = ask(self.driver.archivist(), progress, safe_in);
+            let asking = ask(self.driver.archivist(), progress.clone(), safe_in);
+            let anew = Box::pin(self.begin_anew(store, &dir, gap.clone(), progress));
             let shipping = self.ship_telling(store, archivist, options.clone(), safe, &progress_in);
             let ended = tokio::select! {
                 ended = shipping => ended,
                 never = asking => match never {},
+                never = anew => match never {},
             };
             match ended {
-                Err(Failure::Ship(ship::Error::WalGone { archived, source, timeline })) => {
+                Err(Failure::Ship(gone @ ship::Error::WalGone { archived, .. })) => {
                     let kept = archivist.keep(None).await?.from;
                     let next = Lsn(kept.0 - kept.0 % size);
                     options.from = if next > archived { next } else { Lsn(next.0 + size) };
-                    self.gap(&ship::Error::WalGone { archived, source, timeline });
+                    let new = Gap { dir: dir.clone(), from: archived, to: options.from };
+                    self.gap(&**store, &new, &gone).await?;
+                    gap = Some(new);
                     sleep(KEEP).await;
                 }
                 other => return other.map(drop),
@@ -228,10 +241,18 @@ impl Shipping {
         }
     }
 
-    fn gap(&self, gone: &ship::Error) {
+    /// Tells that WAL is missing for good, and notes it in the archive.
+    async fn gap(&self, store: &dyn Store, gap: &Gap, gone: &ship::Error) -> Result<(), Failure> {
         tracing::error!("{gone}");
-        let said = gone.to_string();
-        self.tell(|s| s.gap = Some(said));
+        let said = format!("{}; a new snapshot is taken as soon as WAL is archived again", missing(gap));
+        self.tell(|s| {
+            s.gap = Some(said);
+            // How the stream broke off is no trouble any more: it is why there is a gap.
+            if let Some(progress) = &mut s.progress {
+                progress.trouble = None;
+            }
+        });
+        Ok(gap.note(store, &gone.to_string(), &now()).await?)
     }
 
     async fn ship(

@@ -9,6 +9,7 @@ use super::{
     sql::{Session, literal},
     timelines,
 };
+use nix::sys::statvfs::statvfs;
 use pgconvoy_crds::pod;
 use pgconvoy_terms::{Lsn, MemberName, SegmentName, TimelineId};
 use pgconvoy_wire as wire;
@@ -41,6 +42,21 @@ pub(crate) struct Kept {
     pub(crate) from: Lsn,
     /// It was made just now: what is older may be gone.
     pub(crate) made: bool,
+}
+
+/// What the slot keeps on the volume, and what room there is beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// WAL that is kept: from here …
+    pub(crate) from: Lsn,
+    /// … to here.
+    pub(crate) end: Lsn,
+    /// `max_slot_wal_keep_size`, in bytes: beyond it PostgreSQL itself gives up what the slot keeps. None: no bound.
+    pub(crate) limit: Option<u64>,
+    /// Bytes that are free where WAL lies.
+    pub(crate) free: u64,
+    /// Bytes of that volume.
+    pub(crate) size: u64,
 }
 
 impl Archivist {
@@ -163,6 +179,40 @@ impl Archivist {
         }
         self.session = Some(session);
         Ok(Kept { from, made })
+    }
+
+    /// What the slot keeps, and what room there is. None: there is no such slot, or it keeps nothing any more.
+    pub(crate) async fn room(&mut self) -> Result<Option<Room>, Error> {
+        const DOING: &str = "asking how much WAL is kept for the archive";
+        let session = self.session().await?;
+        let sql = format!(
+            "SELECT restart_lsn, CASE WHEN pg_is_in_recovery() \
+             THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_flush_lsn() END, \
+             (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size') \
+             FROM pg_replication_slots WHERE slot_name = {} AND restart_lsn IS NOT NULL",
+            literal(SLOT)
+        );
+        let row = session.rows(DOING, &sql).await?.into_iter().next();
+        self.session = Some(session);
+        let Some(row) = row else { return Ok(None) };
+        let (from, end): (Lsn, Lsn) = (row.get(0, DOING)?, row.get(1, DOING)?);
+        let mib: i64 = row.get(2, DOING)?;
+        let pg_wal = self.postgres.pg_wal();
+        let ask = move || statvfs(&pg_wal).map_err(|e| Error::disk("ask for the room on", &pg_wal)(e.into()));
+        let volume = self.postgres.disk.run("asking for the room on the volume", FILES, ask).await?;
+        Ok(Some(Room {
+            from,
+            end,
+            limit: u64::try_from(mib).ok().map(|m| m << 20),
+            free: volume.blocks_available() * volume.fragment_size(),
+            size: volume.blocks() * volume.fragment_size(),
+        }))
+    }
+
+    /// Gives up all that the slot keeps, and has PostgreSQL remove it. Archiving goes on behind it, with a gap.
+    pub(crate) async fn give_up(&mut self) -> Result<(), Error> {
+        self.keep(Some(Lsn(u64::MAX))).await?;
+        self.postgres.checkpoint().await
     }
 
     /// Drops the slot: nothing is archived any more. Whether PostgreSQL could be asked; it need not run.

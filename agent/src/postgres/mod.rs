@@ -33,7 +33,7 @@ mod weak;
 pub use error::Error;
 
 pub(crate) use accept::initdb as initdb_options;
-pub(crate) use archive::Archivist;
+pub(crate) use archive::{Archivist, Room};
 pub(crate) use disk::empty_directory;
 pub(crate) use server::{FILES, Postgres};
 pub(crate) use volume::Marker;

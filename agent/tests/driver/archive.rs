@@ -1,6 +1,7 @@
 //! A member without data that it could stream with comes to it out of the archive, from a store of its own in this process.
 
-use crate::member::{Member, Set, Streams, epoch, rule, say};
+use crate::member::{Member, Set, SmallVolume, Streams, epoch, rule, say};
+use pgconvoy_agent::settings::PostgresSettings;
 use pgconvoy_archive::{
     layout::{Claim, EpochDir},
     ship::{Options, Postgres, Progress, begin, ship},
@@ -14,7 +15,7 @@ use pgconvoy_wire::{Client, Config as Wire, Target};
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -22,13 +23,13 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 const SEGMENT: u64 = 16 << 20;
 
-struct Archive {
-    s3: s3::Server,
-    store: S3,
+pub(crate) struct Archive {
+    pub(crate) s3: s3::Server,
+    pub(crate) store: S3,
 }
 
 impl Archive {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let s3 = s3::Server::start(s3::Options::default()).await.unwrap();
         let options = s3.options();
         let keys = Keys::new(&options.access_key, &options.secret_key, None);
@@ -42,13 +43,24 @@ impl Archive {
     }
 
     /// A member of a set of three that archives here.
-    async fn member(&self, set: &Set, ordinal: u32) -> Member {
-        let member = set
-            .member_with(ordinal, |s| {
-                s.archive = true;
-                s.roster = (1..=3).map(|n| pgconvoy_terms::MemberName::new("t", n)).collect();
-            })
-            .await;
+    pub(crate) async fn member(&self, set: &Set, ordinal: u32) -> Member {
+        self.member_on(set, ordinal, |_| None, |_| {}).await
+    }
+
+    /// The same on a volume of its own, with other settings.
+    pub(crate) async fn member_on(
+        &self,
+        set: &Set,
+        ordinal: u32,
+        mount: impl FnOnce(&Path) -> Option<SmallVolume>,
+        adjust: impl FnOnce(&mut PostgresSettings),
+    ) -> Member {
+        let settings = |s: &mut PostgresSettings| {
+            s.archive = true;
+            s.roster = (1..=3).map(|n| pgconvoy_terms::MemberName::new("t", n)).collect();
+            adjust(s);
+        };
+        let member = set.member_on(ordinal, mount, settings).await;
         let options = self.s3.options();
         let place = format!(
             r#"{{"bucket":"{}","prefix":"default/t","region":"us-east-1","endpoint":"{}","pathStyle":true,"maxDelaySeconds":1}}"#,
@@ -152,13 +164,13 @@ fn local(member: &Member) -> Wire {
     Wire::new(Target::Unix { dir: identity.paths.run.clone(), port: identity.postgres_port }, "postgres")
 }
 
-async fn lead(member: &mut Member, number: u32, followers: &[&Member]) {
+pub(crate) async fn lead(member: &mut Member, number: u32, followers: &[&Member]) {
     let rule = rule(&epoch(number), member, followers, 0);
     member.reach(WantKind::Lead { epoch: epoch(number), rule, gate: true }).await;
 }
 
 /// Has `member` come to the data of the leader; by which ways.
-async fn come(member: &mut Member, leader: &Member, number: u32, replace: bool) -> Vec<String> {
+pub(crate) async fn come(member: &mut Member, leader: &Member, number: u32, replace: bool) -> Vec<String> {
     let slot = leader.admitted(&epoch(number), member, None).await;
     let mut report = member.driver.report.clone();
     let ways = Arc::new(Mutex::new(Vec::<String>::new()));
@@ -181,14 +193,14 @@ async fn come(member: &mut Member, leader: &Member, number: u32, replace: bool) 
 }
 
 /// Follows with the data it has; the position with which it was let in.
-async fn follow(member: &mut Member, leader: &Member, number: u32) -> Position {
+pub(crate) async fn follow(member: &mut Member, leader: &Member, number: u32) -> Position {
     let position = member.detached().await;
     leader.admitted(&epoch(number), member, Some(position)).await;
     member.follow(leader, &epoch(number)).await;
     position
 }
 
-const ROWS: &str = "SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY x)) FROM t";
+pub(crate) const ROWS: &str = "SELECT count(*) || ' ' || md5(string_agg(t::text, ',' ORDER BY x)) FROM t";
 
 /// How many base backups it was asked for.
 fn copies(member: &Member) -> usize {

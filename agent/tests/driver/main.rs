@@ -12,6 +12,7 @@
 )]
 
 mod archive;
+mod archiving;
 mod certificates;
 mod failover;
 mod leading;

@@ -172,11 +172,23 @@ impl Set {
 
     /// A member whose settings are changed by `adjust`.
     pub(crate) async fn member_with(&self, ordinal: u32, adjust: impl FnOnce(&mut PostgresSettings)) -> Member {
+        self.member_on(ordinal, |_| None, adjust).await
+    }
+
+    /// The same on a volume that `mount` makes of an empty directory.
+    pub(crate) async fn member_on(
+        &self,
+        ordinal: u32,
+        mount: impl FnOnce(&Path) -> Option<SmallVolume>,
+        adjust: impl FnOnce(&mut PostgresSettings),
+    ) -> Member {
         let name = MemberName::new("t", ordinal);
         let dir = tempfile::tempdir().unwrap();
         for part in ["volume", "run", "tls", "app"] {
             fs::create_dir(dir.path().join(part)).unwrap();
         }
+        // Before the container, which sees what is mounted when it starts.
+        let volume = mount(&dir.path().join("volume"));
         let at = |n: &str| dir.path().join(n);
         self.authority.write(&at("tls"), &name.to_string());
         fs::write(at("app/username"), "shop").unwrap();
@@ -221,7 +233,8 @@ impl Set {
         let want = Want { revision: 1, kind: WantKind::Keep };
         let driver = Driver::start(config.clone(), want, settings.clone(), self.addresses.subscribe());
         let incarnation = Incarnation::from_random(u128::from(ordinal) + u128::from(self.net) * 1000);
-        Member { name, incarnation, config, settings, addresses: self.addresses.subscribe(), driver, container, dir }
+        let addresses = self.addresses.subscribe();
+        Member { name, incarnation, config, settings, addresses, driver, container, _volume: volume, dir }
     }
 
     /// Kills the container, and starts it anew as the kubelet does.
@@ -320,7 +333,28 @@ pub(crate) struct Member {
     addresses: watch::Receiver<Addresses>,
     pub(crate) driver: Driver,
     container: Child,
+    /// Unmounted before its directory goes.
+    _volume: Option<SmallVolume>,
     dir: TempDir,
+}
+
+/// A volume in memory that can be full. For root only.
+pub(crate) struct SmallVolume(PathBuf);
+
+impl SmallVolume {
+    pub(crate) fn mount(at: &Path, mib: u32) -> Self {
+        let size = format!("size={mib}m,mode=755");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "pgconvoy-test"]).arg(at).status();
+        assert!(done.unwrap().success(), "no volume at {}", at.display());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallVolume {
+    fn drop(&mut self) {
+        // Lazily: what runs there has been killed, and may not be gone yet.
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
 }
 
 impl Drop for Member {

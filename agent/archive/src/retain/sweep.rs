@@ -2,7 +2,7 @@
 
 use super::{inventory::Inventory, plan::Plan};
 use crate::{
-    layout::{EpochDir, Error, Piece, begin_key, begins, parse_segment},
+    layout::{EpochDir, Error, Gap, Piece, begin_key, begins, gaps, parse_segment},
     snapshot::{SnapshotId, folder, manifest_key},
     store::{Listed, Store, walk},
 };
@@ -62,6 +62,17 @@ pub async fn sweep(
             && !work.before(dir, *begin, size).await?
         {
             return Ok(work.swept);
+        }
+    }
+    // Nothing is left from which one would come to these.
+    let passed = |gap: &Gap| {
+        gap.dir.epoch.number < floor.number
+            || floor.begins.iter().any(|(dir, begin)| *dir == gap.dir && gap.to <= *begin)
+    };
+    let gone: Vec<String> = gaps(store, inventory.system).await?.iter().filter(|g| passed(g)).map(Gap::key).collect();
+    if !dry {
+        for batch in gone.chunks(MOST) {
+            store.delete(batch).await?;
         }
     }
     Ok(work.swept)

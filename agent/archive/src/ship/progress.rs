@@ -55,10 +55,13 @@ pub(super) struct Troubles(Arc<Mutex<Option<Trouble>>>);
 impl Troubles {
     pub(super) fn set(&self, reason: &'static str, message: String) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = held.as_ref().map_or_else(Instant::now, |t| t.since);
-        if held.as_ref().is_none_or(|t| t.message != message) {
-            tracing::warn!("archiving: {message}");
+        // What is wrong is told once: every object on its way has words of its own for it, again and again.
+        if held.as_ref().is_some_and(|t| t.reason == reason) {
+            tracing::debug!("archiving, still: {message}");
+            return;
         }
+        tracing::warn!("archiving: {message}");
+        let since = held.as_ref().map_or_else(Instant::now, |t| t.since);
         *held = Some(Trouble { reason, message, since });
     }
 
@@ -125,6 +128,20 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_once_for_all_objects() {
+        let troubles = Troubles::default();
+        troubles.set("Busy", "a is refused".into());
+        let first = troubles.get();
+        troubles.set("Busy", "b is refused".into());
+        assert_eq!(troubles.get(), first);
+        troubles.set("Denied", "b is denied".into());
+        let now = troubles.get().unwrap();
+        assert_eq!((now.message.as_str(), now.since), ("b is denied", first.unwrap().since));
+        troubles.clear();
+        assert_eq!(troubles.get(), None);
+    }
 
     #[test]
     fn archived_is_what_has_no_gap_before_it() {

@@ -1,7 +1,7 @@
 //! Where an epoch's archive stands, before anything more is shipped.
 
 use crate::{
-    layout::{Claim, EpochDir, Error, Piece, begins, decompress, parse_segment},
+    layout::{Claim, EpochDir, Error, Piece, begins, decompress, gaps, parse_segment},
     store::{Store, read, walk},
 };
 use pgconvoy_terms::{Lsn, SegmentName};
@@ -39,9 +39,10 @@ pub async fn survey(store: &dyn Store, dir: &EpochDir, claim: &Claim, from: Lsn)
     pieces.sort_unstable();
 
     // Pieces whose segment came after all are looked for as well, so the listing begins with the oldest of them.
-    // What retention has removed is no gap.
+    // What retention has removed is no gap; behind what is known to be missing for good it goes on.
     let retained = begins(store, dir).await?.into_iter().map(|(lsn, _)| lsn).max().unwrap_or_default();
-    let begin = first(from.max(claim.start).max(retained));
+    let missing = gaps(store, dir.system).await?.into_iter().filter(|g| g.dir == *dir).map(|g| g.to).max();
+    let begin = first(from.max(claim.start).max(retained).max(missing.unwrap_or_default()));
     let oldest = pieces.iter().map(|p| first(p.start)).min().map_or(begin, |oldest| oldest.min(begin));
     let before = format!("{}{}", dir.wal(), SegmentName::holding(dir.timeline(), oldest, size));
     let mut whole = BTreeSet::new();

@@ -3,7 +3,7 @@
 use crate::embedded::{config, server};
 use bytes::Bytes;
 use pgconvoy_archive::{
-    layout::{Claim, Claimed, EpochDir, Header, Piece, claim},
+    layout::{Claim, Claimed, EpochDir, Gap, Header, Piece, claim, gaps},
     retain::{self, Inventory, Policy, Swept},
     ship::survey,
     store::{S3, Store},
@@ -79,6 +79,10 @@ async fn what_goes_goes_and_what_stays_is_no_gap() {
     snapshot(&store, "a", 1, SEGMENT + 40, "2026-01-01T00:00:00Z").await;
     snapshot(&store, "b", 2, 4 * SEGMENT + 40, "2026-01-02T00:00:00Z").await;
     snapshot(&store, "c", 2, 7 * SEGMENT + 40, "2026-01-03T00:00:00Z").await;
+    let gap = |number, from, to| Gap { dir: dir(number), from: Lsn(from * SEGMENT), to: Lsn(to * SEGMENT) };
+    for gap in [gap(1, 1, 2), gap(2, 4, 5), gap(2, 10, 11)] {
+        gap.note(&store, "given up", "2026-01-01T00:00:00Z").await.unwrap();
+    }
     let before = server.keys();
 
     let dry = swept(&store, 1, 1000, true).await;
@@ -109,10 +113,40 @@ async fn what_goes_goes_and_what_stays_is_no_gap() {
     };
     assert_eq!((3..9).filter(|n| kept(*n)).collect::<Vec<_>>(), [7, 8]);
     assert_eq!(swept(&store, 1, 1000, false).await, Swept::default(), "there is nothing more");
+    let missing = gaps(&store, SYSTEM).await.unwrap();
+    assert_eq!(missing, [gap(2, 10, 11)], "nothing is left that would come to the others");
+    store.delete(&[missing[0].key()]).await.unwrap();
 
     // The next leader looks at all of this epoch, and must not take for missing what was removed.
     let standing = survey(&store, &dir(2), &second, Lsn(0)).await.unwrap();
     assert_eq!((standing.archived, standing.next_piece), (Lsn(9 * SEGMENT + 50), 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_what_is_noted_as_missing_archiving_goes_on_and_restoring_does_not() {
+    let server = server().await;
+    let store = S3::new(config(&server)).await.unwrap();
+    let first = epoch(&store, 1, None, 1..3).await;
+    epoch(&store, 2, Some((1, 3 * SEGMENT)), 3..4).await;
+    snapshot(&store, "a", 1, SEGMENT + 40, "2026-01-01T00:00:00Z").await;
+    for n in [6, 7] {
+        let name = SegmentName::holding(dir(1).timeline(), Lsn(n * SEGMENT), SEGMENT);
+        put(&store, &dir(1).segment(name), wal(n * SEGMENT, (n + 1) * SEGMENT)).await;
+    }
+    let stands = || async { survey(&store, &dir(1), &first, Lsn(0)).await.unwrap().archived };
+    assert_eq!(stands().await, Lsn(3 * SEGMENT), "nobody knows that it is gone");
+    let gap = Gap { dir: dir(1), from: Lsn(3 * SEGMENT), to: Lsn(6 * SEGMENT) };
+    gap.note(&store, "the store was away", "2026-01-01T00:00:00Z").await.unwrap();
+    // Again, by another agent at another time; and one of another epoch is none of this one.
+    gap.note(&store, "the same", "2026-01-02T00:00:00Z").await.unwrap();
+    Gap { dir: dir(2), ..gap.clone() }.note(&store, "", "").await.unwrap();
+    assert_eq!(stands().await, Lsn(8 * SEGMENT));
+    assert_eq!(gaps(&store, SYSTEM).await.unwrap()[0], gap);
+    let text = std::fs::read_to_string(server.bucket_dir().join("ns/orders").join(gap.key())).unwrap();
+    assert!(text.contains("the store was away") && text.contains("0/300000"), "{text}");
+    let inventory = Inventory::look(&store, SYSTEM).await.unwrap();
+    let reach = retain::reach(&store, &inventory, &inventory.good[0]).await.unwrap().unwrap();
+    assert_eq!(reach.end, Lsn(4 * SEGMENT), "the next epoch went on from before the gap");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
