@@ -104,7 +104,7 @@ impl Archive {
     }
 
     /// Archives what a leader writes in it.
-    async fn ship(&self, leader: &Member, number: u32, parent: Option<(u32, Lsn)>) -> Shipper {
+    pub(crate) async fn ship(&self, leader: &Member, number: u32, parent: Option<(u32, Lsn)>) -> Shipper {
         let options = self.claim(leader, number, parent).await;
         let timeline = options.dir.timeline();
         let (told, progress) = watch::channel(Progress::default());
@@ -123,10 +123,14 @@ impl Archive {
         Shipper { progress, task }
     }
 
-    async fn snapshot(&self, of: &Member, number: u32, name: &str) -> SystemId {
-        let dir = self.dir(of, number).await;
+    pub(crate) async fn snapshot(&self, of: &Member, number: u32, name: &str) -> SystemId {
         // As the agent takes them: the last part holds two small files, and the first all others.
-        let options = snapshot::Options { part_size: 1 << 30, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
+        self.snapshot_in_parts(of, number, name, 1 << 30).await
+    }
+
+    pub(crate) async fn snapshot_in_parts(&self, of: &Member, number: u32, name: &str, part_size: u64) -> SystemId {
+        let dir = self.dir(of, number).await;
+        let options = snapshot::Options { part_size, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
         let store = Arc::new(self.store.clone());
         let pgdata = &of.config.identity.paths.pgdata;
         take(store, &dir, &name.parse().unwrap(), pgdata, &local(of), &options).await.unwrap();
@@ -138,14 +142,14 @@ impl Archive {
     }
 }
 
-struct Shipper {
+pub(crate) struct Shipper {
     progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
 
 impl Shipper {
     /// Waits until all that is flushed now is archived.
-    async fn caught_up(&mut self, leader: &Member) -> Lsn {
+    pub(crate) async fn caught_up(&mut self, leader: &Member) -> Lsn {
         let end: Lsn = leader.value("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
         let arrived = self.progress.wait_for(|p| p.archived >= end);
         assert!(timeout(Duration::from_secs(60), arrived).await.unwrap().is_ok(), "it ended");

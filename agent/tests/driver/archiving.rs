@@ -1,37 +1,91 @@
-//! The agent's archiving on real servers, against a store that is away: what is told, and that a full volume never comes of it.
+//! The agent's archiving as a whole on real servers: what it tells in the status and by Events. Kubernetes is a few answers.
 
-use crate::{
-    archive::{Archive, ROWS, come, follow, lead},
-    member::{Member, Set, SmallVolume, epoch, say},
-};
+use crate::member::{Member, epoch, say};
 use http_body_util::BodyExt;
-use nix::sys::statvfs::statvfs;
 use pgconvoy_agent::{
     archive::{self, Handle, Reign, Role},
-    coordination::{Events, Metrics, watch_snapshots},
-    settings::PostgresSettings,
+    coordination::{Events, Metrics, Snapshots, watch_snapshots},
+    settings::{Identity, PostgresSettings},
 };
-use pgconvoy_archive::{
-    layout::gaps,
-    retain::{Inventory, verify},
-};
+use pgconvoy_crds::PgSnapshotStatus;
 use pgconvoy_terms::SystemId;
 use pgconvoy_wire::{Client, Config, Target};
+use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// An API server that takes Events, and knows the PgSnapshots that it was given.
+#[derive(Clone, Default)]
+pub(crate) struct Api {
+    /// Reasons and notes.
+    events: Arc<Mutex<Vec<(String, String)>>>,
+    snapshots: Arc<Mutex<BTreeMap<String, Value>>>,
+}
+
+impl Api {
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let found = api.answer(&parts.method, parts.uri.path(), serde_json::from_slice(&body).ok());
+                let missing = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
+                let status = if found.is_some() { 200 } else { 404 };
+                let answer = found.unwrap_or(missing).to_string().into_bytes();
+                let answer = hyper::Response::builder().status(status).body(kube::client::Body::from(answer));
+                Ok::<_, kube::Error>(answer.unwrap())
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn answer(&self, method: &hyper::Method, path: &str, body: Option<Value>) -> Option<Value> {
+        if path.ends_with("/events") && *method == hyper::Method::POST {
+            let event = body?;
+            let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            self.events.lock().unwrap().push((text("reason"), text("note")));
+            return Some(event);
+        }
+        let name = path.split_once("/pgsnapshots/")?.1.trim_end_matches("/status").to_owned();
+        let mut snapshots = self.snapshots.lock().unwrap();
+        if *method == hyper::Method::PUT {
+            snapshots.insert(name.clone(), body?);
+        }
+        snapshots.get(&name).cloned()
+    }
+
+    /// Asks for a snapshot.
+    pub(crate) fn ask(&self, name: &str) {
+        let object = json!({
+            "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgSnapshot", "spec": { "set": "t" },
+            "metadata": { "name": name, "namespace": "default", "resourceVersion": "1" },
+        });
+        self.snapshots.lock().unwrap().insert(name.to_owned(), object);
+    }
+
+    /// What is said of a snapshot.
+    pub(crate) fn snapshot(&self, name: &str) -> PgSnapshotStatus {
+        let object = self.snapshots.lock().unwrap()[name].clone();
+        serde_json::from_value(object["status"].clone()).unwrap_or_default()
+    }
+}
 
 /// The agent's task, and what it told.
-struct Archiving {
-    handle: Handle,
-    /// Reasons and notes of Events.
-    events: Arc<Mutex<Vec<(String, String)>>>,
+pub(crate) struct Archiving {
+    pub(crate) handle: Handle,
+    pub(crate) api: Api,
+    /// Those that the task is told of.
+    pub(crate) open: watch::Sender<Snapshots>,
     /// Reasons and messages of the status, each once.
-    said: Arc<Mutex<Vec<(String, String)>>>,
+    pub(crate) said: Arc<Mutex<Vec<(String, String)>>>,
     tasks: Vec<JoinHandle<()>>,
     _settings: watch::Sender<PostgresSettings>,
 }
@@ -42,43 +96,21 @@ impl Drop for Archiving {
     }
 }
 
-/// An API server that takes Events and knows nothing else.
-fn api(events: Arc<Mutex<Vec<(String, String)>>>) -> kube::Client {
-    let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
-        let events = events.clone();
-        async move {
-            let wanted = request.method() == hyper::Method::POST && request.uri().path().contains("/events");
-            let body = request.into_body().collect().await?.to_bytes();
-            if wanted {
-                let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-                events.lock().unwrap().push((text("reason"), text("note")));
-            }
-            let missing = br#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
-            let body = if wanted { body } else { missing.as_slice().into() };
-            let mut answer = hyper::Response::new(kube::client::Body::from(body));
-            if !wanted {
-                *answer.status_mut() = hyper::StatusCode::NOT_FOUND;
-            }
-            Ok::<_, kube::Error>(answer)
-        }
-    });
-    kube::Client::new(service, "default")
+/// What an agent's archiving does on a member that leads epoch 1 alone.
+pub(crate) async fn archiving(member: &Member) -> Archiving {
+    archiving_as(member, member.config.identity.clone(), Api::default()).await
 }
 
-/// What an agent's archiving does on a member.
-fn archiving(member: &Member) -> Archiving {
-    let identity = member.config.identity.clone();
+/// The same under another identity, and with what an API server knows already.
+pub(crate) async fn archiving_as(member: &Member, identity: Identity, api: Api) -> Archiving {
     let settings = PostgresSettings { generation: 1, roster: vec![member.name.clone()], ..member.current_settings() };
     let (settings_in, settings) = watch::channel(settings);
-    let told: Arc<Mutex<Vec<_>>> = Arc::default();
-    let client = api(told.clone());
-    let (events, writing) = Events::start(client.clone(), &identity, Metrics::default());
-    let (open_in, open) = watch::channel(Default::default());
-    let (watching, snapshots) = watch_snapshots(client, &identity, open_in, Metrics::default());
+    let (events, writing) = Events::start(api.client(), &identity, Metrics::default());
+    let (_, client) = watch_snapshots(api.client(), &identity, watch::channel(Snapshots::new()).0, Metrics::default());
+    let (open_in, open) = watch::channel(Snapshots::new());
     let figures = archive::Metrics::default();
-    let (task, handle) =
-        archive::spawn(identity, member.driver.handle.clone(), settings, events, figures, (open, snapshots));
+    let driver = member.driver.handle.clone();
+    let (task, handle) = archive::spawn(identity, driver, settings, events, figures, (open, client));
     let said: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
     let (list, mut saying) = (said.clone(), handle.said.clone());
     let listening = tokio::spawn(async move {
@@ -92,12 +124,14 @@ fn archiving(member: &Member) -> Archiving {
             }
         }
     });
-    Archiving { handle, events: told, said, tasks: vec![task, writing, watching, listening], _settings: settings_in }
+    let reign = Reign { epoch: epoch(1), leader: member.id(), parent: None };
+    handle.role.send_replace(Role::Leads { system: system(member).await, reigns: vec![reign] });
+    Archiving { handle, api, open: open_in, said, tasks: vec![task, writing, listening], _settings: settings_in }
 }
 
 impl Archiving {
     /// Waits until the status gives this reason.
-    async fn says(&mut self, reason: &str) -> String {
+    pub(crate) async fn says(&mut self, reason: &str) -> String {
         let waited = timeout(SOON, self.handle.said.wait_for(|s| s.as_ref().is_some_and(|s| s.reason == reason))).await;
         match waited {
             Ok(said) => said.unwrap().clone().unwrap().message.unwrap_or_default(),
@@ -105,113 +139,13 @@ impl Archiving {
         }
     }
 
-    fn event(&self, reason: &str) -> Option<String> {
-        self.events.lock().unwrap().iter().find(|(r, _)| r == reason).map(|(_, note)| note.clone())
+    pub(crate) fn event(&self, reason: &str) -> Option<String> {
+        self.api.events.lock().unwrap().iter().find(|(r, _)| r == reason).map(|(_, note)| note.clone())
     }
 }
 
-async fn system(member: &Member) -> SystemId {
+pub(crate) async fn system(member: &Member) -> SystemId {
     let identity = &member.config.identity;
     let target = Target::Unix { dir: identity.paths.run.clone(), port: identity.postgres_port };
     Client::connect(&Config::new(target, "postgres")).await.unwrap().identify_system().await.unwrap().system_id
-}
-
-async fn leads(member: &Member) -> Role {
-    let reign = Reign { epoch: epoch(1), leader: member.id(), parent: None };
-    Role::Leads { system: system(member).await, reigns: vec![reign] }
-}
-
-fn free(member: &Member) -> u64 {
-    let volume = statvfs(&member.config.identity.paths.volume).unwrap();
-    (volume.blocks_available() * volume.fragment_size()) >> 20
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_volume_that_fills_while_the_store_is_away_costs_a_gap_and_no_write_and_a_snapshot_begins_anew() {
-    let Some(set) = Set::new() else { return };
-    if !nix::unistd::Uid::effective().is_root() {
-        return say("SKIPPED a volume that fills while the store is away: only root can make a small one");
-    }
-    const VOLUME: u32 = 300;
-    let archive = Archive::new().await;
-    let small = |s: &mut PostgresSettings| {
-        for (name, value) in [("wal_keep_size", "0"), ("min_wal_size", "32MB"), ("max_wal_size", "64MB")] {
-            s.parameters.insert(name.into(), value.into());
-        }
-    };
-    let mut one = archive.member_on(&set, 1, |at| Some(SmallVolume::mount(at, VOLUME)), small).await;
-    let incarnation = one.incarnation.clone();
-    one.reach(pgconvoy_ha::WantKind::Found { incarnation }).await;
-    lead(&mut one, 1, &[]).await;
-    let mut archiving = archiving(&one);
-    archiving.handle.role.send_replace(leads(&one).await);
-    archiving.says("Archiving").await;
-    one.value("CREATE TABLE t AS SELECT x, md5(x::text) AS y FROM generate_series(1, 1000) x").await;
-
-    // From now on it refuses everything; more is written than the volume could hold.
-    archive.s3.faults().set_requests_per_second(Some(0));
-    let (mut written, mut least) = (0, u64::MAX);
-    let begun = Instant::now();
-    while written < VOLUME * 5 / 4 || archiving.event("ArchiveGivenUp").is_none() {
-        assert!(begun.elapsed() < SOON, "{written} MiB, {} free: {:?}", free(&one), archiving.said.lock().unwrap());
-        // Log and next to no data.
-        one.value(
-            "SELECT pg_logical_emit_message(false, '', repeat(md5(n::text), 32768)) FROM generate_series(1, 4) n",
-        )
-        .await;
-        one.value(&format!("INSERT INTO t VALUES (-{written}, 'while it was away')")).await;
-        written += 4;
-        least = least.min(free(&one));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    say(&format!("archiving: {written} MiB in {:.1} s, {least} MiB were free at least", begun.elapsed().as_secs_f64()));
-    assert!(least > 16, "{least} MiB were free");
-    archiving.says("StoreBusy").await;
-    let all = archiving.said.lock().unwrap().clone();
-    let by = |reason: &str, words: &str| all.iter().find(|(r, m)| r == reason && m.contains(words)).map(|(_, m)| m);
-    let waits = by("StoreBusy", "of WAL wait for the archive").unwrap();
-    assert!(waits.contains("SlowDown") && waits.contains("at the present pace in about"), "{waits}");
-    let given_up = by("StoreBusy", "was given up, because only").unwrap();
-    assert!(given_up.contains("A new snapshot is taken once"), "{given_up}");
-    // A status costs everybody who watches: it changes when something happened, not with each object that fails.
-    assert!(all.len() < 12, "{all:?}");
-    assert!(archiving.event("ArchiveBacklog").unwrap().contains("bring the store back, or enlarge the volume"));
-
-    // It is back: what is missing is told and noted, and a snapshot begins behind it.
-    archive.s3.faults().set_requests_per_second(None);
-    let gone = archiving.says("ArchiveGap").await;
-    assert!(gone.contains("was not archived and is gone"), "{gone}");
-    archiving.says("Archiving").await;
-    assert!(archiving.event("ArchiveBeganAnew").unwrap().contains("can be restored again"));
-    let system = system(&one).await;
-    let noted = gaps(&archive.store, system).await.unwrap();
-    assert!(!noted.is_empty() && noted.iter().all(|g| g.dir.epoch == epoch(1) && g.from < g.to), "{noted:?}");
-    one.value("INSERT INTO t VALUES (0, 'last')").await;
-    let end: pgconvoy_terms::Lsn = one.value("SELECT pg_current_wal_flush_lsn()").await.parse().unwrap();
-    let begun = Instant::now();
-    loop {
-        let inventory = Inventory::look(&archive.store, system).await.unwrap();
-        let [only] = inventory.good.as_slice() else { panic!("{:?}", inventory.good) };
-        assert!(only.id.to_string().starts_with("after-gap-") && only.start >= noted.last().unwrap().to, "{only:?}");
-        let found = verify(&archive.store, &inventory, only, true).await.unwrap();
-        assert_eq!(found.wrong, [""; 0]);
-        if found.reach.unwrap().end >= end {
-            break;
-        }
-        assert!(begun.elapsed() < SOON, "up to {end}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-
-    // An agent that starts anew finds the gap and the snapshot, and has nothing to complain of.
-    drop(archiving);
-    let mut archiving = self::archiving(&one);
-    archiving.handle.role.send_replace(leads(&one).await);
-    archiving.says("Archiving").await;
-    let mut three = archive.member(&set, 3).await;
-    let ways = come(&mut three, &one, 1, false).await;
-    assert!(ways.len() == 1 && ways[0].starts_with("restoring snapshot after-gap-"), "{ways:?}");
-    follow(&mut three, &one, 1).await;
-    let wanted = one.value(ROWS).await;
-    three.wait_value(ROWS, &wanted).await;
-    assert_eq!(archiving.said.lock().unwrap().iter().filter(|(r, _)| r != "Archiving").count(), 0);
 }

@@ -12,6 +12,8 @@
 )]
 
 mod archive;
+mod archive_faults;
+mod archive_full;
 mod archiving;
 mod certificates;
 mod failover;

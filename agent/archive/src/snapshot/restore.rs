@@ -200,7 +200,7 @@ fn unpack(chunks: mpsc::Receiver<Bytes>, into: &Path) -> Result<(), Unpack> {
             tar::EntryType::Directory => directory(&full).map_err(|e| Unpack::Disk(full.clone(), e))?,
             tar::EntryType::Regular => {
                 // It refuses what would lie outside.
-                let inside = entry.unpack_in(into).map_err(|e| Unpack::Disk(full.clone(), e))?;
+                let inside = entry.unpack_in(into).map_err(|e| Unpack::Disk(full.clone(), cause(&e)))?;
                 if !inside {
                     return Err(Unpack::Damaged(format!("{} does not lie inside", path.display())));
                 }
@@ -209,6 +209,15 @@ fn unpack(chunks: mpsc::Receiver<Bytes>, into: &Path) -> Result<(), Unpack> {
         }
     }
     Ok(())
+}
+
+/// What the system said: `tar` puts words of its own before it, which leave it out.
+fn cause(e: &io::Error) -> io::Error {
+    let mut last: &dyn std::error::Error = e;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    io::Error::new(e.kind(), last.to_string())
 }
 
 /// PostgreSQL wants its directories closed to others.
