@@ -2,8 +2,7 @@
 //! own.
 //!
 //! PostgreSQL replays in single-user mode: one program that fetches, replays, makes the end of recovery durable and ends.
-//! It asks for WAL by `restore_command`, a shell script that hands the name over in a directory of the volume and moves what
-//! the agent puts there: nothing but a shell is needed in the image.
+//! It asks for WAL by `restore_command`, a shell script of [`Exchange`].
 
 use super::{
     renew,
@@ -15,49 +14,21 @@ use crate::{
     postgres::{Error, FILES, Postgres},
 };
 use pgconvoy_archive::{
-    fetch::{self, Chain, Fetched, Fetcher},
+    fetch::{self, Chain, Exchange, Fetcher},
     retain::{Good, Inventory, Reach, reach},
     snapshot::{self, Manifest, RestoreOptions, read_manifest},
     store::{S3, Store, walk},
 };
 use pgconvoy_crds::{FromArchive, RecoveryTarget};
 use pgconvoy_terms::{SystemId, TimelineId};
-use std::{
-    convert::Infallible,
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::time::sleep;
+use std::{ffi::OsString, fs, path::Path, sync::Arc, time::Duration};
 
 /// For replaying WAL.
 const REPLAY: Duration = Duration::from_secs(24 * 3600);
 /// For the new log.
 const RENEW: Duration = Duration::from_secs(600);
-/// How often it is looked whether PostgreSQL asks for a file.
-const ASKED: Duration = Duration::from_millis(10);
 /// How large a segment that is fetched ahead may become together with others, in bytes: it takes room on the volume.
 const AHEAD: u64 = 64 << 20;
-
-/// `restore_command`: 0 = there; 1 = no such file, which ends recovery; 126 and more = an error, which stops it.
-const SCRIPT: &str = r#"#!/bin/sh
-# restore_command of pgconvoy: asks the agent for file $1 and moves it to $2
-dir=${0%/*}
-rm -f "$dir/ready.$1" "$dir/absent.$1" "$dir/failed.$1"
-: > "$dir/want.$1" || exit 126
-n=0
-while [ $n -lt 60000 ]; do
-  if [ -e "$dir/ready.$1" ]; then mv "$dir/ready.$1" "$2" && exit 0; exit 126; fi
-  if [ -e "$dir/absent.$1" ]; then rm -f "$dir/absent.$1"; exit 1; fi
-  if [ -e "$dir/failed.$1" ]; then cat "$dir/failed.$1" >&2; exit 126; fi
-  n=$((n + 1))
-  sleep 0.01
-done
-echo "the agent gave no answer about $1" >&2
-exit 126
-"#;
 
 /// What is restored.
 struct Source {
@@ -99,9 +70,13 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
     let exchange = paths.volume.join("restore");
     let prepare = {
         let (exchange, pgdata) = (exchange.clone(), paths.pgdata.clone());
-        move || prepare(&exchange, &pgdata)
+        move || {
+            let signal = pgdata.join("recovery.signal");
+            fs::write(&signal, "").map_err(Error::disk("write", &signal))?;
+            Ok(Exchange::prepare(exchange))
+        }
     };
-    postgres.disk.run("preparing the recovery", FILES, prepare).await?;
+    let meeting = postgres.disk.run("preparing the recovery", FILES, prepare).await?.map_err(archive)?;
     let ahead = fetch::Options { ahead: AHEAD, ..fetch::Options::new(exchange.join("ahead")) };
     let fetcher = Fetcher::new(source.store.clone(), source.chain.clone(), ahead).map_err(archive)?;
     let mut args: Vec<OsString> = vec!["--single".into(), "-D".into(), paths.pgdata.clone().into()];
@@ -112,7 +87,7 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
     tracing::info!("replaying WAL from the archive");
     let done = tokio::select! {
         done = postgres.programs.output("postgres", args, REPLAY) => done,
-        never = serve(&fetcher, &exchange) => match never {},
+        never = meeting.serve(&fetcher) => match never {},
     };
     drop(fetcher);
     if let Err(Error::Program { said, .. }) = &done
@@ -126,13 +101,14 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
         return Err(Error::Unfit(format!("after the recovery PostgreSQL's state is {state:?}")));
     }
     let begin_anew = {
-        let (exchange, pgdata) = (exchange.clone(), paths.pgdata.clone());
+        let pgdata = paths.pgdata.clone();
         move || {
-            remove(&exchange)?;
-            renew::begin_anew(&pgdata, rand::random())
+            let removed = meeting.remove();
+            renew::begin_anew(&pgdata, rand::random())?;
+            Ok(removed)
         }
     };
-    postgres.disk.run("giving the data a log of its own", FILES, begin_anew).await?;
+    postgres.disk.run("giving the data a log of its own", FILES, begin_anew).await?.map_err(archive)?;
     let args: [OsString; 2] = ["-D".into(), paths.pgdata.clone().into()];
     postgres.programs.output("pg_resetwal", args, RENEW).await?;
     // pg_resetwal leaves a log of wal_level = minimal, which PostgreSQL refuses to start from as a standby; and that is how a
@@ -217,7 +193,7 @@ async fn find(postgres: &Postgres, from: &FromArchive) -> Result<Source, Error> 
 /// What PostgreSQL is started with; it wins over every file.
 fn settings(exchange: &Path, timeline: TimelineId, target: Option<&RecoveryTarget>) -> Vec<(&'static str, String)> {
     let mut list = vec![
-        ("restore_command", format!("sh \"{}\" \"%f\" \"%p\"", exchange.join("fetch").display())),
+        ("restore_command", Exchange::command(exchange)),
         ("recovery_target_timeline", timeline.0.to_string()),
         ("recovery_target_action", "promote".to_owned()),
         ("recovery_target_inclusive", "on".to_owned()),
@@ -238,87 +214,9 @@ fn settings(exchange: &Path, timeline: TimelineId, target: Option<&RecoveryTarge
     list
 }
 
-fn prepare(exchange: &Path, pgdata: &Path) -> Result<(), Error> {
-    remove(exchange)?;
-    fs::create_dir_all(exchange).map_err(Error::disk("create", exchange))?;
-    let script = exchange.join("fetch");
-    fs::write(&script, SCRIPT).map_err(Error::disk("write", &script))?;
-    let signal = pgdata.join("recovery.signal");
-    fs::write(&signal, "").map_err(Error::disk("write", &signal))
-}
-
-fn remove(exchange: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(exchange) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::disk("remove", exchange)(e)),
-        _ => Ok(()),
-    }
-}
-
-/// Answers the script for as long as PostgreSQL runs.
-async fn serve(fetcher: &Fetcher, exchange: &Path) -> Infallible {
-    loop {
-        for name in wanted(exchange) {
-            let at = |what: &str| exchange.join(format!("{what}.{name}"));
-            let part = at("part");
-            let answer = match fetcher.fetch(&name, &part).await {
-                Ok(Fetched::Done) => fs::rename(&part, at("ready")),
-                Ok(Fetched::Absent) => fs::write(at("absent"), ""),
-                Err(e) => {
-                    tracing::error!("restoring from the archive: {name}: {e}");
-                    fs::write(at("failed"), format!("{e}\n"))
-                }
-            };
-            if let Err(e) = answer {
-                tracing::error!("{} cannot be written: {e}", exchange.display());
-            }
-        }
-        sleep(ASKED).await;
-    }
-}
-
-/// Files that PostgreSQL asks for; each is told once.
-fn wanted(exchange: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(exchange) else { return Vec::new() };
-    let paths = entries.flatten().map(|e| e.path());
-    let name = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?.strip_prefix("want.")?.to_owned();
-        fs::remove_file(&path).ok()?;
-        Some(name)
-    };
-    paths.filter_map(name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
-
-    /// What the script says to a file, with an agent that answers as `answer` has it.
-    fn asked(answer: impl FnOnce(&Path) + Send + 'static) -> (Option<i32>, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let (exchange, pgdata) = (dir.path().join("restore"), dir.path().join("data"));
-        fs::create_dir(&pgdata).unwrap();
-        prepare(&exchange, &pgdata).unwrap();
-        let agent = exchange.clone();
-        let agent = std::thread::spawn(move || {
-            while wanted(&agent) != ["one"] {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            answer(&agent);
-        });
-        let mut command = Command::new("sh");
-        let status = command.arg(exchange.join("fetch")).arg("one").arg(dir.path().join("to")).status().unwrap();
-        agent.join().unwrap();
-        (status.code(), dir)
-    }
-
-    #[test]
-    fn postgresql_is_told_a_missing_file_from_an_error() {
-        let (code, dir) = asked(|e| fs::write(e.join("ready.one"), "wal").unwrap());
-        assert_eq!((code, fs::read_to_string(dir.path().join("to")).unwrap().as_str()), (Some(0), "wal"));
-        assert_eq!(asked(|e| fs::write(e.join("absent.one"), "").unwrap()).0, Some(1));
-        assert_eq!(asked(|e| fs::write(e.join("failed.one"), "a gap\n").unwrap()).0, Some(126));
-    }
 
     #[test]
     fn a_target_is_postgresqls_own() {

@@ -5,10 +5,12 @@
 
 mod chain;
 mod error;
+mod exchange;
 mod fetcher;
 mod segment;
 mod unpack;
 
 pub use chain::{Chain, Link};
 pub use error::Error;
+pub use exchange::Exchange;
 pub use fetcher::{Fetched, Fetcher, Options};
