@@ -39,13 +39,19 @@ pub(crate) enum Step {
 pub(crate) struct Backlog {
     /// How many of [`STEPS`] are reached.
     step: usize,
+    left: u64,
     samples: VecDeque<(Instant, u64)>,
 }
 
 impl Backlog {
     /// Whether it may be full soon, so that one should look more often.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.step >= 2
+        self.step > 0
+    }
+
+    /// How many bytes may come before all of it is given up, as it was looked at last.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
     }
 
     /// Looks.
@@ -56,6 +62,7 @@ impl Backlog {
         // What comes takes room as well, so the two meet in the middle.
         let left = room.free.saturating_sub(reserve).max(room.free.saturating_sub(kept) / 2);
         let may = room.limit.unwrap_or(u64::MAX).min(kept + left);
+        self.left = may.saturating_sub(kept);
         let bounded = room.limit.is_some_and(|limit| kept >= limit);
         // While more is free than would be won there is something else that fills the volume.
         let no_room = room.free <= reserve && kept >= room.free;
@@ -86,12 +93,12 @@ impl Backlog {
         match (told, step) {
             (false, _) => Step::Same,
             (true, 0) => Step::Stands(None),
-            _ => Step::Stands(Some(self.sentence(now, kept, may, room))),
+            _ => Step::Stands(Some(self.sentence(now, kept, room))),
         }
     }
 
-    fn sentence(&self, now: Instant, kept: u64, may: u64, room: &Room) -> String {
-        let left = may.saturating_sub(kept);
+    fn sentence(&self, now: Instant, kept: u64, room: &Room) -> String {
+        let left = self.left;
         let when = self.pace(now, kept).map_or_else(String::new, |pace| {
             let seconds = left.checked_div(pace).unwrap_or(0);
             format!(", at the present pace in about {}", duration(seconds))
@@ -205,6 +212,7 @@ mod tests {
         let (mut backlog, now) = (Backlog::default(), Instant::now());
         assert!(told(backlog.look(now, &room(1100, 1900))).contains("when 876 MiB more have come"));
         assert!(told(backlog.look(now, &room(1900, 1100))).contains("when 76 MiB more"));
+        assert_eq!(backlog.left(), 76 * MIB);
         let Step::GiveUp(why) = backlog.look(now, &room(1980, 1020)) else { panic!("the volume fills") };
         assert!(why.contains("only 1020 MiB of the volume's 20.0 GiB are free"), "{why}");
         // What was given up has made room; then it begins again.

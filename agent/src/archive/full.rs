@@ -2,6 +2,7 @@
 
 use super::{
     backlog::{Backlog, Step},
+    metrics::Metrics,
     role::Role,
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(crate) struct Told {
 pub(super) struct Watcher {
     pub(super) driver: DriverHandle,
     pub(super) events: Events,
+    pub(super) metrics: Metrics,
     pub(super) roles: watch::Receiver<Role>,
     /// How it stands, for the status.
     pub(super) told: watch::Sender<Told>,
@@ -49,6 +51,7 @@ impl Watcher {
                 // No slot, so nothing is kept.
                 Ok(None) => {
                     backlog = Backlog::default();
+                    self.metrics.show_left(0);
                     self.told.send_if_modified(|t| std::mem::take(t) != Told::default());
                     sleep(LOOK).await;
                     continue;
@@ -76,6 +79,7 @@ impl Watcher {
                 }
                 Step::GiveUp(why) => {
                     self.events.warn(self.about(), "ArchiveGivenUp", &why);
+                    self.metrics.gave_up();
                     self.told.send_replace(Told { waits: None, given_up: Some(why) });
                     if let Err(e) = archivist.give_up().await {
                         tracing::error!("WAL that waits for the archive could not be given up: {e}");
@@ -83,6 +87,7 @@ impl Watcher {
                     given_up = archivist.room().await.ok().flatten().map(|r| r.from);
                 }
             }
+            self.metrics.show_left(backlog.left());
             sleep(if backlog.is_urgent() { URGENT } else { LOOK }).await;
         }
     }

@@ -12,6 +12,8 @@ pub struct Metrics {
     shipping: Gauge,
     archived: Gauge<u64, AtomicU64>,
     backlog: Gauge<u64, AtomicU64>,
+    left: Gauge<u64, AtomicU64>,
+    given_up: Counter,
     lag: Gauge<f64, AtomicU64>,
     last_write: Gauge<f64, AtomicU64>,
     troubled: Gauge,
@@ -31,6 +33,16 @@ impl Metrics {
         );
         registry.register("archive_backlog_bytes", "WAL of the leader that is not archived", m.backlog.clone());
         registry.register(
+            "archive_backlog_left_bytes",
+            "WAL that may come before what this member keeps for the archive is given up; 0 if it keeps none",
+            m.left.clone(),
+        );
+        registry.register(
+            "archive_given_up",
+            "How often WAL was given up that waited for the archive",
+            m.given_up.clone(),
+        );
+        registry.register(
             "archive_lag_seconds",
             "For how long the oldest WAL that matters and is not archived has been waiting",
             m.lag.clone(),
@@ -44,6 +56,16 @@ impl Metrics {
         registry.register("archive_pieces", "Pieces of segments that were archived", m.pieces.clone());
         registry.register("archive_segments", "Whole segments that were archived", m.segments.clone());
         m
+    }
+
+    /// Shows how much room is left for what waits.
+    pub(super) fn show_left(&self, bytes: u64) {
+        self.left.set(bytes);
+    }
+
+    /// Counts that what waited was given up.
+    pub(super) fn gave_up(&self) {
+        self.given_up.inc();
     }
 
     /// Shows what is. `before`: what was shown last of the same shipping.

@@ -89,7 +89,13 @@ pub fn spawn(
     let (busy_in, busy) = watch::channel(false);
     let (standing, _) = watch::channel(None);
     let (told, backlog) = watch::channel(Told::default());
-    let watcher = Watcher { driver: driver.clone(), events: events.clone(), roles: roles.clone(), told };
+    let watcher = Watcher {
+        driver: driver.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        roles: roles.clone(),
+        told,
+    };
     let archiving = Archiving {
         me,
         driver,

@@ -53,7 +53,7 @@ async fn a_volume_that_fills_while_the_store_is_away_costs_a_gap_and_no_write_an
         one.value(&format!("INSERT INTO t VALUES (-{written}, 'while it was away')")).await;
         written += 4;
         least = least.min(free(&one));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(80)).await;
     }
     say(&format!("archiving: {written} MiB in {:.1} s, {least} MiB were free at least", begun.elapsed().as_secs_f64()));
     assert!(least > 16, "{least} MiB were free");
