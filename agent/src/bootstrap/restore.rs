@@ -6,7 +6,7 @@
 
 use super::{
     renew,
-    target::{choose, not_reached},
+    target::{choose, not_reached, of_another_major},
     task::Task,
 };
 use crate::{
@@ -46,12 +46,8 @@ struct Source {
 pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(), Error> {
     let source = find(postgres, from).await?;
     let (major, _) = postgres.image().await?;
-    let taken = &source.manifest.postgresql;
-    if taken.split(['.', ' ']).next() != Some(major.to_string().as_str()) {
-        return Err(Error::Unfit(format!(
-            "snapshot {} was taken by PostgreSQL {taken}, and the pod's image has {major}: name an image of that version",
-            source.chosen.id
-        )));
+    if let Some(why) = of_another_major(&source.chosen, &source.manifest.postgresql, major) {
+        return Err(Error::Unfit(why));
     }
     let paths = postgres.paths().clone();
     tracing::info!(snapshot = %source.chosen.id, system = %source.system, timeline = %source.timeline, "restoring");

@@ -42,6 +42,17 @@ pub(super) fn choose<'a>(good: &'a [Good], reach: &Reach, target: Option<&Recove
     Ok(newest)
 }
 
+/// Why a snapshot that was taken by PostgreSQL `taken` is nothing for an image of major version `major`.
+pub(super) fn of_another_major(snapshot: &Good, taken: &str, major: u32) -> Option<String> {
+    (taken.split(['.', ' ']).next() != Some(major.to_string().as_str())).then(|| {
+        format!(
+            "snapshot {} was taken by PostgreSQL {taken}, and the pod's image has {major}: name an image of that version in \
+             spec.image",
+            snapshot.id
+        )
+    })
+}
+
 /// A time as PostgreSQL writes it, or as everybody else does.
 fn moment(text: &str) -> Option<Timestamp> {
     let text = text.trim();
@@ -153,6 +164,17 @@ mod tests {
         }
         assert!(time("yesterday").unwrap_err().contains("cannot be read; write it with its offset"));
         assert!(time("2026-01-02 12:00:00").unwrap_err().contains("offset from UTC"));
+    }
+
+    #[test]
+    fn a_snapshot_of_another_major_version_names_both() {
+        let from = good("c", 0x300, 2);
+        assert_eq!(of_another_major(&from, "17.6 (Debian 17.6-1)", 17), None);
+        assert_eq!(
+            of_another_major(&from, "16.2", 17).unwrap(),
+            "snapshot c was taken by PostgreSQL 16.2, and the pod's image has 17: name an image of that version in spec.image"
+        );
+        assert!(of_another_major(&from, "170.1", 17).is_some() && of_another_major(&from, "", 17).is_some());
     }
 
     #[test]
