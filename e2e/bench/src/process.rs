@@ -19,6 +19,9 @@ pub(crate) struct Cost {
     pub(crate) seconds: f64,
     /// Seconds of CPU, user and system; the S3 server is not counted for anybody.
     pub(crate) cpu: f64,
+    /// Of these, what PostgreSQL needed to send the WAL.
+    #[serde(default)]
+    pub(crate) walsender: f64,
     /// The most resident memory of a process, in MiB.
     pub(crate) rss: f64,
     /// Bytes that went through it, uncompressed.
@@ -64,7 +67,7 @@ pub(crate) async fn measured(body: impl Future<Output = Result<u64>>) -> Result<
     let (begin, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF)?);
     let bytes = body.await?;
     let seconds = begin.elapsed().as_secs_f64();
-    Ok(Cost { seconds, cpu: cpu(UsageWho::RUSAGE_SELF)? - before, rss: peak_rss()?, bytes })
+    Ok(Cost { seconds, cpu: cpu(UsageWho::RUSAGE_SELF)? - before, rss: peak_rss()?, bytes, walsender: 0.0 })
 }
 
 /// Measures programs that are run one after the other, and whatever they leave running behind them.
@@ -76,7 +79,7 @@ pub(crate) fn measured_children(body: impl FnOnce() -> Result<u64>) -> Result<Co
     let seconds = begin.elapsed().as_secs_f64();
     while waitpid(None, None).is_ok() {}
     let rss = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() as f64 / 1024.0;
-    Ok(Cost { seconds, cpu: cpu(UsageWho::RUSAGE_CHILDREN)? - before, rss, bytes })
+    Ok(Cost { seconds, cpu: cpu(UsageWho::RUSAGE_CHILDREN)? - before, rss, bytes, walsender: 0.0 })
 }
 
 /// Runs a program to its end; it must succeed.

@@ -46,6 +46,8 @@ pub(super) async fn run(bed: &mut Bed, printer: Printer) -> Result<()> {
     let others = [("pgbackrest", ratio(&seen.pgbackrest)), ("barman", ratio(&seen.barman))];
     printer.print("wal_push.ratio_to_limit", &ratios(&seen.ours), &others);
     printer.print("wal_push.cpu_s_per_gib", &of(&seen.ours, Cost::cpu_per_gib), &peers(Cost::cpu_per_gib));
+    let sending = |c: &Cost| c.walsender * c.cpu_per_gib() / c.cpu;
+    printer.print("wal_push.cpu_s_per_gib.walsender", &of(&seen.ours, sending), &[]);
     let rss = |c: &Cost| c.rss;
     let others = [("pgbackrest", mid(&seen.pgbackrest, rss)), ("barman", mid(&seen.barman, rss))];
     printer.print("wal_push.backlog_rss_mib", &of(&seen.ours, rss), &others);

@@ -91,6 +91,7 @@ impl Ship {
         }))
         .await?;
         cost.cpu += walsender;
+        cost.walsender = walsender;
         Ok(cost)
     }
 
