@@ -8,6 +8,7 @@ use super::{
     renew,
     target::{choose, not_reached, of_another_major},
     task::Task,
+    tries::Key,
 };
 use crate::{
     archive::Access,
@@ -15,13 +16,20 @@ use crate::{
 };
 use pgconvoy_archive::{
     fetch::{self, Chain, Exchange, Fetcher},
+    layout,
     retain::{Good, Inventory, Reach, reach},
     snapshot::{self, Manifest, RestoreOptions, read_manifest},
     store::{S3, Store, walk},
 };
 use pgconvoy_crds::{FromArchive, RecoveryTarget};
 use pgconvoy_terms::{SystemId, TimelineId};
-use std::{ffi::OsString, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// For replaying WAL.
 const REPLAY: Duration = Duration::from_secs(24 * 3600);
@@ -61,7 +69,15 @@ pub(super) async fn restore(postgres: &Postgres, from: &FromArchive) -> Result<(
             snapshot::restore(store, system, &id, &manifest, &pgdata, &options).await
         })
     };
-    files.ended().await?.map_err(archive)?;
+    if let Err(e) = files.ended().await? {
+        let broken = matches!(e, snapshot::Error::Archive(layout::Error::Damaged { .. } | layout::Error::Newer { .. }));
+        if broken && from.snapshot.is_none() {
+            // An older one with more log behind it leads to the same data.
+            let key = Key::Restore(source.chosen.id.to_string());
+            postgres.kept().tries.failed(key, e.to_string(), true, Instant::now());
+        }
+        return Err(archive(e));
+    }
 
     let exchange = paths.volume.join("restore");
     let prepare = {
@@ -170,6 +186,9 @@ async fn find(postgres: &Postgres, from: &FromArchive) -> Result<Source, Error> 
     }
     good.retain(|g| chain.links().iter().any(|l| l.dir.epoch == g.epoch));
     good.sort_by_key(|g| (g.epoch.number, g.stop));
+    if from.snapshot.is_none() {
+        pass_over_broken(postgres, &mut good);
+    }
     let newest = good.last().ok_or_else(|| {
         Error::Unfit(format!(
             "no snapshot in {place} was taken in an epoch that the newest one, {}, went on from",
@@ -184,6 +203,16 @@ async fn find(postgres: &Postgres, from: &FromArchive) -> Result<Source, Error> 
     let manifest = read_manifest(&*store, system, &chosen.id).await.map_err(archive)?;
     let manifest = manifest.ok_or_else(|| Error::NotYet(format!("snapshot {} has just been removed", chosen.id)))?;
     Ok(Source { store, system, chosen, manifest, chain, timeline, reach })
+}
+
+/// Leaves out snapshots that were found damaged, unless all of them were.
+fn pass_over_broken(postgres: &Postgres, good: &mut Vec<Good>) {
+    let mut kept = postgres.kept();
+    kept.tries.forget(Instant::now());
+    let whole = |g: &Good| kept.tries.given_up(&Key::Restore(g.id.to_string())).is_none();
+    if good.iter().any(whole) {
+        good.retain(whole);
+    }
 }
 
 /// What PostgreSQL is started with; it wins over every file.

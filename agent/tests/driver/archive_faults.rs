@@ -179,6 +179,36 @@ async fn archived(set: &Set, archive: &Archive, part_size: u64) -> (Member, crat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_set_says_which_object_is_damaged_and_comes_out_of_an_older_snapshot() {
+    let Some(set) = Set::new() else { return };
+    let archive = Archive::new().await;
+    let (one, mut shipper) = archived(&set, &archive, 1 << 30).await;
+    let system = archive.snapshot(&one, 1, "second").await;
+    one.value("INSERT INTO t VALUES (-1, 'behind the second')").await;
+    shipper.caught_up(&one).await;
+    let wanted = one.value(ROWS).await;
+    let part = archive.s3.bucket_dir().join(format!("default/t/{system}/snapshots/second/part/00000000.tar.zst"));
+    let mut bytes = fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&part, bytes).unwrap();
+
+    let from = json!({ "ref": { "name": "s3" } });
+    let from = serde_json::from_value(from).unwrap();
+    let mut two = archive.member_on(&set, 2, |_| None, |s| s.restore = Some(from)).await;
+    for name in ["access.json", "access-key-id", "secret-access-key"] {
+        fs::copy(two.path("archive").join(name), two.path("archive").join(format!("source-{name}"))).unwrap();
+    }
+    let incarnation = two.incarnation.clone();
+    two.want(WantKind::Found { incarnation });
+    let why = |p: &String| p.contains("snapshots/second/part/00000000.tar.zst is damaged");
+    two.until("which object", |l| l.problem.as_ref().is_some_and(why)).await;
+    two.until("its data", |l| l.good()).await;
+    crate::archive::lead(&mut two, 1, &[]).await;
+    assert_eq!(two.value(ROWS).await, wanted, "all of it, by way of the first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_fills_the_volume_says_so_and_comes_to_its_end_once_there_is_room() {
     let Some(set) = Set::new() else { return };
     if !nix::unistd::Uid::effective().is_root() {
