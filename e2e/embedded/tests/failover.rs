@@ -17,7 +17,8 @@ use pgconvoy_embedded::failover::strike::Undo;
 use pgconvoy_embedded::failover::writer::{Kind, Ledger, Session, TABLE, Writer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Config;
 
@@ -30,6 +31,10 @@ const FAILOVERS: usize = 30;
 const SEED: u64 = 11;
 /// Among so many writes before a step is the last one that was acknowledged before it: there its outage begins.
 const BEFORE: u64 = 200;
+/// A machine that stands still for so long may take a leader for dead: an epoch that comes of it is nobody's fault. In milliseconds.
+const STILL: u64 = 2_500;
+/// One set at a time: each is to have the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
 /// A write that took longer is told; and one that ended longer before a step has nothing to do with it.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -45,6 +50,7 @@ fn whatever_happens_acknowledged_writes_stay() {
     let failovers =
         number("PGCONVOY_FAILOVERS").map_or(if long { 500 } else { FAILOVERS }, |n| usize::try_from(n).unwrap());
     let plan = plan::draw(seed, failovers);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(bed) = Bed::up(&["--impatient"]) else { return };
     println!("plan of seed {seed}: {} steps", plan.len());
     for (i, step) in plan.iter().enumerate() {
@@ -68,6 +74,7 @@ fn whatever_happens_acknowledged_writes_stay() {
 /// The same run must find what is wrong when something is: clients whose commits wait for no follower lose some.
 #[test]
 fn commits_that_wait_for_no_follower_are_found_lost() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(bed) = Bed::up(&["--impatient"]) else { return };
     bed.apply("examples/quickstart.yaml");
     bed.wait_ready("quickstart", "3/3", WHOLE);
@@ -94,7 +101,36 @@ impl Told {
     }
 }
 
+/// For how long the machine stood still, at most, in milliseconds: by how much a short sleep was too long.
+#[derive(Clone, Default)]
+struct Stillness(Arc<AtomicU64>);
+
+impl Stillness {
+    fn watch() -> Self {
+        let (all, nap) = (Self::default(), Duration::from_millis(50));
+        let seen = Arc::downgrade(&all.0);
+        std::thread::spawn(move || {
+            loop {
+                let begun = Instant::now();
+                std::thread::sleep(nap);
+                let late = u64::try_from(begun.elapsed().saturating_sub(nap).as_millis()).unwrap_or(u64::MAX);
+                match seen.upgrade() {
+                    Some(worst) => worst.fetch_max(late, Ordering::Relaxed),
+                    None => return,
+                };
+            }
+        });
+        all
+    }
+
+    /// Since this was asked last.
+    fn worst(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
 struct Run<'a> {
+    still: Stillness,
     set: Set,
     way_in: Config,
     ledger: Ledger,
@@ -123,7 +159,17 @@ async fn run(bed: &Bed, rw: SocketAddr, plan: &[Step], told: &Told, options: &st
     let writers = [(Kind::Held, every(10)), (Kind::Held, every(20)), (Kind::Fresh, every(200))];
     let writers = writers.map(|(kind, every)| Writer::start(&ledger, kind, every, &way_in));
     let begun = Instant::now();
-    let mut run = Run { set, way_in, ledger, elected, told, outages: BTreeMap::new(), failovers: 0, unplanned: 0 };
+    let mut run = Run {
+        still: Stillness::watch(),
+        set,
+        way_in,
+        ledger,
+        elected,
+        told,
+        outages: BTreeMap::new(),
+        failovers: 0,
+        unplanned: 0,
+    };
     for (i, step) in plan.iter().enumerate() {
         run.step(i + 1, step).await.with_context(|| format!("step {}: {step}", i + 1))?;
     }
@@ -174,6 +220,7 @@ impl Run<'_> {
     async fn step(&mut self, number: usize, step: &Step) -> anyhow::Result<()> {
         let (first, before, begun) = (self.ledger.next_id(), self.set.term().await?, Instant::now());
         let at = self.ledger.now();
+        self.still.worst();
         let mut undo = Undo::default();
         let struck = self.set.strike(step, &mut undo).await;
         let moved = match (&struck, step.epoch()) {
@@ -213,13 +260,16 @@ impl Run<'_> {
             Epoch::Stays => epochs,
             _ => 0,
         };
-        self.unplanned += extra;
+        let still = self.still.worst();
+        if still < STILL {
+            self.unplanned += extra;
+        }
         self.told.say(&format!(
             "{number:4} {step} ({whom}): epoch {} -> {}{}, moved or held {moved_after:.2?}, without an acknowledgement {held:.2?} \
              in sessions, {fresh:.2?} anew; whole after {:.1?}; {} acknowledged, {} unknown, {} failed",
             before.epoch,
             after.epoch,
-            if extra > 0 { " UNPLANNED" } else { "" },
+            if extra > 0 { format!(" UNPLANNED (the machine stood still for {still} ms)") } else { String::new() },
             begun.elapsed(),
             verdict.acknowledged,
             verdict.unknown,
