@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 
 /// How many plans `./test` runs.
-const SOME: usize = 250;
+const SOME: usize = 500;
 /// How many failures are told.
 const TOLD: usize = 20;
 
