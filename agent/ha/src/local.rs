@@ -16,6 +16,8 @@ pub struct Local {
     pub server: Server,
     /// Why the want is not reached, when it is not: a sentence for people.
     pub problem: Option<String>,
+    /// The revision of a want that cannot be reached, however often it is tried.
+    pub in_vain: Option<u64>,
     /// When PostgreSQL was asked the newest question that it has answered (or when it was seen that there is none). Comes
     /// afresh at least once a second while it answers.
     pub answered: Instant,

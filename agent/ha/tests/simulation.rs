@@ -424,3 +424,17 @@ fn a_leader_cut_off_from_its_followers_is_replaced_and_comes_back() {
         }
     }
 }
+
+/// What cannot be rewound is not tried for minutes: as soon as that is known it is copied.
+#[test]
+fn a_leader_that_cannot_be_rewound_is_copied_at_once() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 3, 1, Faults::none());
+        world.run(40_000);
+        world.foil_rewinds();
+        world.cut_leader_for(15_000, true, true);
+        world.run(35_000);
+        assert_eq!(world.epoch(), 2, "seed {seed}: nobody took over, or too many did");
+        world.check_recovered();
+    }
+}

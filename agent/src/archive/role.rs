@@ -166,6 +166,7 @@ mod tests {
             data,
             server,
             problem: None,
+            in_vain: None,
             shutdown: None,
             answered: pgconvoy_ha::Instant(0),
             stalled: false,

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 pub(crate) use catch_up::catch_up;
 pub(crate) use found::found;
-pub(crate) use rewind::rewind;
+pub(crate) use rewind::{never_rewinds, rewind};
 pub(crate) use tries::Tries;
 
 /// How long a thread may still unpack for a restore that was dropped: it ends with the file that it writes.

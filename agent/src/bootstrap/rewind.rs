@@ -15,6 +15,15 @@ const LOOKING: Duration = Duration::from_secs(120);
 /// For doing it: what differs is copied.
 const DOING: Duration = Duration::from_secs(3600);
 
+/// What `pg_rewind` says when no other try can end otherwise: the log that it needs is not here, or nothing is common to both. The
+/// first also where this member was promoted and has made no checkpoint since: up to 16 `pg_rewind` goes by the timeline of the last one.
+const NEVER: [&str; 2] = ["could not find previous WAL record", "could not find common ancestor"];
+
+/// Whether a rewind that failed so will always fail.
+pub(crate) fn never_rewinds(error: &Error) -> bool {
+    matches!(error, Error::Program { program: "pg_rewind", said, .. } if NEVER.iter().any(|n| said.contains(n)))
+}
+
 /// Rewinds this member's data to the log of `leader`. Nothing runs afterwards.
 pub(crate) async fn rewind(postgres: &Postgres, leader: &MemberName) -> Result<(), Error> {
     let Data::Good { incarnation, system } = postgres.facts.known().data else {

@@ -197,7 +197,13 @@ async fn converge(postgres: &Arc<Postgres>, want: &Want) -> Result<Reached, Erro
         }
         // Once is enough: it ends with nothing running, and is looked at again all the same.
         WantKind::Rewind { .. } if postgres.facts.known().applied == want.revision => Ok(Reached::default()),
-        WantKind::Rewind { leader } => bootstrap::rewind(postgres, leader).await.map(|()| Reached::default()),
+        WantKind::Rewind { leader } => {
+            let done = bootstrap::rewind(postgres, leader).await;
+            if done.as_ref().is_err_and(bootstrap::never_rewinds) {
+                postgres.facts.set(|k| k.in_vain = Some(want.revision));
+            }
+            done.map(|()| Reached::default())
+        }
         kind => {
             match postgres.facts.known().data {
                 Data::Good { .. } => {}

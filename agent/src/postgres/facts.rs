@@ -14,6 +14,8 @@ pub(crate) struct Known {
     pub(crate) data: Data,
     /// Why the newest want is not reached.
     pub(crate) problem: Option<String>,
+    /// [`pgconvoy_ha::Local::in_vain`].
+    pub(crate) in_vain: Option<u64>,
     /// How much of the log there is; only while it is certain that nothing is received.
     pub(crate) position: Option<Position>,
     /// Which rule is in force to the letter, and in which epoch.
@@ -40,6 +42,7 @@ impl Facts {
             applied: 0,
             data: Data::Unknown,
             problem: None,
+            in_vain: None,
             position: None,
             in_force: None,
             barrier: None,

@@ -84,12 +84,13 @@ impl Observer {
     }
 
     fn publish(&self, known: Known, server: Server) {
-        let Known { applied, data, problem, shutdown, .. } = known;
+        let Known { applied, data, problem, in_vain, shutdown, .. } = known;
         let local = Local {
             applied,
             data,
             server,
             problem,
+            in_vain,
             shutdown,
             answered: self.answered,
             stalled: self.stall.lasts(Instant::now()),

@@ -267,3 +267,27 @@ async fn an_old_leader_is_rewound_and_follows() {
     one.wait_value("SELECT string_agg(x::text, ',' ORDER BY x) FROM t", "1,3").await;
     lead(&mut two, 4, &[&one], 1).await;
 }
+
+/// Promoted, and gone before its first checkpoint: to the pg_rewind of PostgreSQL 15 its data is of the timeline before, which ends
+/// where it looks for a record. That is known at once, and not tried again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_be_rewound_is_told() {
+    let Some(set) = Set::new() else { return };
+    let mut one = set.founded().await;
+    let mut two = set.follower(2, &one, &epoch(1)).await;
+    let mut three = set.follower(3, &one, &epoch(1)).await;
+    lead(&mut one, 1, &[&two, &three], 1).await;
+    one.value("CREATE TABLE t AS SELECT 1 AS x").await;
+    one.reach(WantKind::Fenced).await;
+    assert_eq!(two.detached().await, three.detached().await);
+    lead(&mut two, 4, &[], 0).await;
+    two.value("INSERT INTO t VALUES (2)").await;
+    two.reach(WantKind::Fenced).await;
+    let timeline = two.control("Latest checkpoint's TimeLineID");
+    assert_eq!(timeline, "1", "it made a checkpoint before it was killed, so nothing is shown");
+    lead(&mut three, 5, &[], 0).await;
+    let goes_by_it = three.value("SELECT current_setting('server_version_num')::int < 160000").await == "t";
+    let revision = two.want(WantKind::Rewind { leader: three.name.clone() });
+    let local = two.until("an end of the rewind", |l| l.applied == revision || l.in_vain == Some(revision)).await;
+    assert_eq!(local.in_vain == Some(revision), goes_by_it, "{local:?}");
+}

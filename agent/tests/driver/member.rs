@@ -384,6 +384,16 @@ impl Member {
         self.driver.local.borrow().clone()
     }
 
+    /// What `pg_controldata` says of this.
+    pub(crate) fn control(&self, what: &str) -> String {
+        let program = self.config.programs.as_ref().unwrap().join("pg_controldata");
+        let pgdata = &self.config.identity.paths.pgdata;
+        let said = std::process::Command::new(program).env("LC_ALL", "C").arg(pgdata).output().unwrap();
+        let text = String::from_utf8(said.stdout).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(what)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {what} in {text}")).trim().to_owned()
+    }
+
     /// Wants something, and does not wait.
     pub(crate) fn want(&self, kind: WantKind) -> u64 {
         self.want_until(kind, Permission::Forever)

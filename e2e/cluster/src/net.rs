@@ -95,7 +95,9 @@ pub(crate) fn make(state: &Path, nodes: u8) -> anyhow::Result<()> {
     let control = of(state, "cp");
     fs::create_dir_all(state.join("net")).context("cannot make the directory of networks")?;
     control.make()?;
-    let mut switch = format!("link set lo up\nlink add br0 type bridge\naddr add {API}/24 dev br0\nlink set br0 up\n");
+    let mut switch = format!(
+        "link set lo up\nlink add br0 address 02:00:00:00:00:01 type bridge\naddr add {API}/24 dev br0\nlink set br0 up\n"
+    );
     for node in 1..=nodes {
         let (net, address) = (of(state, &format!("n{node}")), node_address(node));
         net.make()?;

@@ -126,6 +126,11 @@ impl Core {
         }
     }
 
+    /// Whether what is wanted now cannot be reached by trying again.
+    fn in_vain(&self) -> bool {
+        self.local.as_ref().is_some_and(|l| l.in_vain == Some(self.want.revision))
+    }
+
     /// Whether data was rewound in this epoch and its position is still not known long after: it does not become whole.
     fn rewound_in_vain(&self, term: &Term) -> bool {
         let rewound = self.rewinds.epoch.as_ref() == Some(&term.epoch) && self.rewinds.tries > 0;
@@ -137,7 +142,7 @@ impl Core {
     fn rewinding(&mut self, leader: &MemberName) -> bool {
         let under_way = matches!(&self.want.kind, WantKind::Rewind { leader: of } if of == leader);
         let gave_up = self.problem().is_some() && self.my_id().is_none();
-        if !under_way || self.settled() || gave_up {
+        if !under_way || self.settled() || gave_up || self.in_vain() {
             return false;
         }
         let patient = self.now.since(self.rewinds.since) < REWIND_LIMIT || self.my_id().is_none();
@@ -161,7 +166,7 @@ impl Core {
             self.detach();
             return;
         }
-        let overdue = wanted && self.now.since(self.rewinds.since) >= REWIND_LIMIT;
+        let overdue = wanted && (self.in_vain() || self.now.since(self.rewinds.since) >= REWIND_LIMIT);
         if overdue || (!wanted && self.rewinds.tries >= REWIND_TRIES) {
             self.copy(term, leader, true);
             return;

@@ -792,6 +792,11 @@ impl World {
         self.members.values_mut().for_each(|m| m.postgres.slow_down_rewinds(at_least));
     }
 
+    /// Nobody can rewind from now on.
+    pub(crate) fn foil_rewinds(&mut self) {
+        self.members.values_mut().for_each(|m| m.postgres.foil_rewinds());
+    }
+
     /// The leader has thrown away the log that a follower which attaches again needs (or has it again).
     pub(crate) fn forget_leaders_log(&mut self, forgotten: bool) {
         let Some(leader) = self.register.1.as_ref().and_then(|t| t.leader.clone()) else { self.fail("no leader") };

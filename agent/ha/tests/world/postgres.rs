@@ -53,6 +53,9 @@ pub(crate) struct Postgres {
     /// Whether the log that followers need next is gone here, so that only a copy helps them.
     short_log: bool,
     problem: Option<String>,
+    /// Whether no rewind succeeds here, and which want that has foiled.
+    no_rewinds: bool,
+    in_vain: Option<u64>,
     /// How long the log was at an orderly stop of a writable server that nothing has run after.
     shutdown: Option<usize>,
     name: Option<MemberName>,
@@ -80,6 +83,8 @@ impl Postgres {
             slow_rewinds: 0,
             short_log: false,
             problem: None,
+            no_rewinds: false,
+            in_vain: None,
             shutdown: None,
             name: None,
             now: 0,
@@ -122,6 +127,10 @@ impl Postgres {
 
     pub(crate) fn slow_down_rewinds(&mut self, at_least: u64) {
         self.slow_rewinds = at_least;
+    }
+
+    pub(crate) fn foil_rewinds(&mut self) {
+        self.no_rewinds = true;
     }
 
     pub(crate) fn forget_its_log(&mut self, forgotten: bool) {
@@ -207,7 +216,16 @@ impl Postgres {
             end: Lsn(length as u64 - 1),
         });
         let answered = Instant(self.answered);
-        Local { applied: self.applied, data, server, problem: self.problem.clone(), shutdown, answered, stalled: false }
+        Local {
+            applied: self.applied,
+            data,
+            server,
+            problem: self.problem.clone(),
+            in_vain: self.in_vain,
+            shutdown,
+            answered,
+            stalled: false,
+        }
     }
 
     /// One tick of PostgreSQL and, where there is an agent, of its executor; returns how many servers that started.
@@ -259,6 +277,12 @@ impl Postgres {
             }
             WantKind::Clone { incarnation, from, slot: _, replace } => {
                 self.clone_step(incarnation, &from, replace, source)
+            }
+            WantKind::Rewind { .. } if self.no_rewinds => {
+                self.running = Running::Down;
+                self.problem = Some("the log that a rewind needs is not here".into());
+                self.in_vain = Some(want.revision);
+                false
             }
             WantKind::Rewind { leader } => {
                 let length = self.slow_rewinds + rng.below(1_000);

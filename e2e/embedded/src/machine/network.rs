@@ -7,6 +7,9 @@ use std::process::{Command, Stdio};
 
 /// The node's address in the pods' network.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+/// Its hardware address. A bridge without one of its own takes that of one of its ports, another when pods come and go; then every
+/// pod keeps sending to the last one for half a minute.
+const HARDWARE: &str = "02:00:00:00:00:01";
 /// The API server's Service.
 pub const API: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Its port there.
@@ -39,7 +42,7 @@ pub fn ip(lines: &str) -> anyhow::Result<()> {
 /// When the kernel has no bridges, or there is no program `ip`.
 pub fn node() -> anyhow::Result<()> {
     ip(&format!(
-        "link set lo up\nlink add pods type bridge\naddr add {NODE}/16 dev pods\nlink set pods up\n\
+        "link set lo up\nlink add pods address {HARDWARE} type bridge\naddr add {NODE}/16 dev pods\nlink set pods up\n\
          route add local 10.96.0.0/16 dev lo\n"
     ))
 }
