@@ -199,6 +199,13 @@ pub(crate) async fn call<T>(
     }
 }
 
+/// Labels that the object should have and has not.
+fn lost_labels(wanted: &Value, there: &DynamicObject) -> serde_json::Map<String, Value> {
+    let has = |name: &str| there.metadata.labels.as_ref().and_then(|l| l.get(name));
+    let wanted = wanted.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+    wanted.filter(|(k, v)| has(k).map(String::as_str) != v.as_str()).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
 struct Work<'a> {
     context: &'a Context,
     set: &'a Validated,
@@ -259,7 +266,7 @@ impl Work<'_> {
                 tracing::info!(set = self.set.name, namespace = self.set.namespace, %kind, name, "made");
                 Ok(self.made(*kind, name))
             }
-            Err(ApplyError::Stale { .. }) => self.there_already(*kind, name).await.map(|()| None),
+            Err(ApplyError::Stale { .. }) => self.there_already(object).await.map(|()| None),
             Err(e) => Err(e),
         }
     }
@@ -280,14 +287,21 @@ impl Work<'_> {
         }
     }
 
-    /// After "already exists": ours, which the watch has not shown yet, or somebody else's?
-    async fn there_already(&self, kind: Kind, name: &str) -> Result<(), ApplyError> {
+    /// After "already exists": ours, which the watch has not shown yet, or never will because somebody took its labels, or somebody
+    /// else's?
+    async fn there_already(&self, object: &Object) -> Result<(), ApplyError> {
+        let (kind, name) = (object.kind, object.name.as_str());
         let stale = || ApplyError::Stale { kind: kind.as_str(), name: name.to_owned() };
         let Some(there) = call("read", kind.as_str(), name, self.api(kind).get_opt(name)).await? else {
             return Err(stale());
         };
         if !self.is_ours(&there) {
             return Err(ApplyError::NameTaken { kind, name: name.to_owned() });
+        }
+        let lost = lost_labels(&object.body, &there);
+        if !lost.is_empty() {
+            tracing::info!(set = self.set.name, namespace = self.set.namespace, %kind, name, "puts its labels back");
+            self.patch_with(kind, name, &Patch::Merge(json!({ "metadata": { "labels": lost } }))).await?;
         }
         // What was made from an authority that is not the one in force must not be used.
         if kind == Kind::Secret { Err(stale()) } else { Ok(()) }

@@ -5,6 +5,7 @@ use futures::FutureExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
+use pgconvoy_crds::names;
 use pgconvoy_e2e_store::{Change, Deed};
 use pgconvoy_embedded::api::select::Selector;
 use pgconvoy_embedded::api::{Api, defaults};
@@ -25,6 +26,15 @@ const SETS: &str = "pgreplicasets.pgconvoy.dev";
 fn stored(kind: Kind) -> String {
     let resource = kind.resource();
     if resource.group.is_empty() { resource.plural } else { format!("{}.{}", resource.plural, resource.group) }
+}
+
+/// Whether an object of a set has lost the label by which watches select it: to them it is gone.
+fn is_out_of_sight(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let owned = metadata["ownerReferences"].as_array().into_iter().flatten().any(|o| o["kind"] == "PgReplicaSet");
+    let marked = !metadata["annotations"]["pgconvoy.dev/set-uid"].is_null();
+    let selected = [names::LABEL_SET, names::LABEL_PULLS_FOR].into_iter().any(|l| !metadata["labels"][l].is_null());
+    (owned || marked) && !selected
 }
 
 /// An operator's process.
@@ -88,7 +98,11 @@ impl Operator {
             take(Event::Init);
             let Some(resource) = view.kind_stored(stored) else { continue };
             let page = view.list(&resource, None, &Selector::default(), 0, "");
-            page.map(|p| p.items).unwrap_or_default().into_iter().for_each(|o| take(Event::InitApply(o)));
+            page.map(|p| p.items)
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|o| !is_out_of_sight(o))
+                .for_each(|o| take(Event::InitApply(o)));
             take(Event::InitDone);
         }
         let set = view.kind_stored(SETS).and_then(|k| view.get(&k, &self.target.0, &self.target.1).ok());
@@ -140,6 +154,12 @@ impl Operator {
         }
         for (kind, (_, taker)) in self.takers.iter_mut().filter(|(_, (s, _))| *s == change.key.resource) {
             let event = match change.deed {
+                // A watch is told of it as it was before.
+                _ if is_out_of_sight(&object) => {
+                    let mut before = object.clone();
+                    before["metadata"]["labels"][names::LABEL_SET] = Value::from(self.target.1.clone());
+                    Event::Delete(before)
+                }
                 Deed::Deleted => Event::Delete(object.clone()),
                 Deed::Added | Deed::Modified => Event::Apply(object.clone()),
             };

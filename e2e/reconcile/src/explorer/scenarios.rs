@@ -126,7 +126,7 @@ pub fn all() -> Vec<Scenario> {
     };
     let delete_volumes = json!({ "storage": { "whenDeleted": "Delete" } });
     let adopt = json!({ "bootstrap": { "adopt": { "systemId": crate::faked::SYSTEM_ID } } });
-    let labels = |value: &str| json!({ "metadata": { "labels": { "pgconvoy.dev/set": value } } });
+    let labels = |value: Value| json!({ "metadata": { "labels": { "pgconvoy.dev/set": value } } });
     // What a person took or spoilt is as it was before.
     let mended = |name, steps| Scenario { there_and_back: true, ..scenario(name, Ground::Running, steps) };
     let mut all = vec![
@@ -183,7 +183,15 @@ pub fn all() -> Vec<Scenario> {
                 Step::Spoil("poddisruptionbudgets.policy", "s", json!({ "spec": { "minAvailable": 0 } })),
             ],
         ),
-        mended("labels-spoilt", vec![Step::Spoil("services", "s-ro", labels("t"))]),
+        mended("labels-spoilt", vec![Step::Spoil("services", "s-ro", labels(json!("t")))]),
+        mended(
+            "labels-taken",
+            vec![
+                Step::Spoil("pods", "s-2", labels(Value::Null)),
+                Step::Spoil("persistentvolumeclaims", "s-1-data", labels(Value::Null)),
+                Step::Spoil("services", "s-r", labels(Value::Null)),
+            ],
+        ),
         scenario(
             "image-twice",
             Ground::Running,
