@@ -148,6 +148,21 @@ impl<'a> Client<'a> {
         Ok(output.stdout.trim().to_owned())
     }
 
+    /// Runs SQL that changes something, through the door for writes, until it is done: after a change of leader every node takes up to a
+    /// second to lead there, and whoever comes to the last leader is refused meanwhile.
+    ///
+    /// # Errors
+    /// When it is not done `within` that time, with what psql said last.
+    pub fn does(&self, sql: &str, within: Duration) -> anyhow::Result<()> {
+        let mut last = String::new();
+        eventually(&format!("{sql} to be done"), within, || {
+            let output = self.try_sql(Door::Writes, sql)?;
+            last = output.stderr;
+            Ok(output.ok.then_some(()))
+        })
+        .with_context(|| last.clone())
+    }
+
     /// Runs SQL until it gives `wanted`.
     ///
     /// # Errors

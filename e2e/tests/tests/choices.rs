@@ -113,7 +113,7 @@ fn a_leader_without_followers_goes_on_where_that_is_preferred_and_says_so() {
     eventually("the next epoch", SOON, || Ok((set.epoch()? > epoch).then_some(()))).unwrap();
     set.ready(3, LATER).unwrap();
     // A transaction that was prepared before waits for its end on the next leader, as on any standby that is promoted.
-    client.sql(Door::Writes, "commit prepared 'kept'").unwrap();
+    client.does("commit prepared 'kept'", SOON).unwrap();
     client.gives(Door::Writes, "select count(*) from writes where n = -7", "1", SOON).unwrap();
     let tally = client.stop_writing().unwrap();
     assert_eq!(tally.lost, 0, "{tally:?}");
