@@ -20,7 +20,7 @@ const TRUST: u64 = 5_000;
 const UNCERTAIN: u64 = 15_000;
 
 /// Those of a rule's followers that receive the log.
-fn there(rule: &Rule, streams: &[Stream]) -> BTreeSet<MemberId> {
+pub(super) fn there(rule: &Rule, streams: &[Stream]) -> BTreeSet<MemberId> {
     rule.followers.iter().filter(|f| streams.iter().any(|s| s.member == **f)).cloned().collect()
 }
 

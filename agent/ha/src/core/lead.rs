@@ -1,6 +1,6 @@
 //! Leading: Confirm, Promote, Activate, Heartbeat, Resume, Reconfigure.
 
-use super::{Core, Kind};
+use super::{Core, Kind, degrade::there};
 use crate::{Activity, Ask, Instant, Permission, Publication, RuleInForce, Server, Stream, WantKind};
 use pgconvoy_terms::{Fork, HISTORY_LIMIT, MemberId, Phase, Rule, Term, TimelineId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -365,10 +365,7 @@ impl Core {
         if term.rules.iter().all(|r| r.followers.is_empty()) {
             return answers;
         }
-        let streaming = |r: &Rule| {
-            let have = streams.iter().filter(|s| r.followers.contains(&s.member)).count();
-            have >= r.acknowledgements as usize
-        };
+        let streaming = |r: &Rule| there(r, streams).len() >= r.acknowledgements as usize;
         let vouched = self.vouch.proven(&term.rules).is_some_and(|at| self.now.since(at) <= self.timing.suspect);
         answers && term.rules.iter().all(streaming) && vouched
     }

@@ -6,6 +6,7 @@ mod idle;
 mod leader;
 mod push;
 mod replay;
+mod seen;
 mod segments;
 mod snapshot;
 

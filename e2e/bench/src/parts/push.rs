@@ -1,6 +1,9 @@
 //! A backlog of WAL into the store.
 
-use super::bed::{Bed, arguments, text};
+use super::{
+    bed::{Bed, arguments, text},
+    seen::{Seen, each},
+};
 use crate::{
     figure::{Printer, median},
     process::{Cost, contender},
@@ -9,14 +12,6 @@ use anyhow::Result;
 
 /// barman-cloud starts a Python program for each segment: more of them would only take longer.
 const FOR_BARMAN: usize = 8;
-
-#[derive(Default)]
-struct Seen {
-    limit: Vec<Cost>,
-    ours: Vec<Cost>,
-    pgbackrest: Vec<Cost>,
-    barman: Vec<Cost>,
-}
 
 pub(super) async fn run(bed: &mut Bed, printer: Printer) -> Result<()> {
     bed.filled().await?;
@@ -28,29 +23,19 @@ pub(super) async fn run(bed: &mut Bed, printer: Printer) -> Result<()> {
             one(bed, &mut seen, (n + turn) % 4, n).await?;
         }
     }
-    let of = |costs: &[Cost], what: fn(&Cost) -> f64| costs.iter().map(what).collect::<Vec<f64>>();
-    let mid = |costs: &[Cost], what: fn(&Cost) -> f64| (!costs.is_empty()).then(|| median(&of(costs, what)));
-    let peers = |what: fn(&Cost) -> f64| {
-        [
-            ("limit", mid(&seen.limit, what)),
-            ("pgbackrest", mid(&seen.pgbackrest, what)),
-            ("barman", mid(&seen.barman, what)),
-        ]
-    };
     let speed = Cost::mib_per_second;
     let ratios = |costs: &[Cost]| -> Vec<f64> {
         costs.iter().zip(&seen.limit).map(|(c, limit)| c.mib_per_second() / limit.mib_per_second()).collect()
     };
     let ratio = |costs: &[Cost]| (!costs.is_empty()).then(|| median(&ratios(costs)));
-    printer.print("wal_push.mib_per_s", &of(&seen.ours, speed), &peers(speed));
+    printer.print("wal_push.mib_per_s", &each(&seen.ours, speed), &seen.others(speed));
     let others = [("pgbackrest", ratio(&seen.pgbackrest)), ("barman", ratio(&seen.barman))];
     printer.print("wal_push.ratio_to_limit", &ratios(&seen.ours), &others);
-    printer.print("wal_push.cpu_s_per_gib", &of(&seen.ours, Cost::cpu_per_gib), &peers(Cost::cpu_per_gib));
+    printer.print("wal_push.cpu_s_per_gib", &each(&seen.ours, Cost::cpu_per_gib), &seen.others(Cost::cpu_per_gib));
     let sending = |c: &Cost| c.walsender * c.cpu_per_gib() / c.cpu;
-    printer.print("wal_push.cpu_s_per_gib.walsender", &of(&seen.ours, sending), &[]);
+    printer.print("wal_push.cpu_s_per_gib.walsender", &each(&seen.ours, sending), &[]);
     let rss = |c: &Cost| c.rss;
-    let others = [("pgbackrest", mid(&seen.pgbackrest, rss)), ("barman", mid(&seen.barman, rss))];
-    printer.print("wal_push.backlog_rss_mib", &of(&seen.ours, rss), &others);
+    printer.print("wal_push.backlog_rss_mib", &each(&seen.ours, rss), &seen.others(rss)[1..]);
     Ok(())
 }
 

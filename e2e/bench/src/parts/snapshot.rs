@@ -1,6 +1,9 @@
 //! A data directory into the store, and back.
 
-use super::bed::{Bed, arguments, text};
+use super::{
+    bed::{Bed, arguments, text},
+    seen::{Seen, each},
+};
 use crate::{
     figure::{Printer, median},
     process::Cost,
@@ -10,25 +13,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-#[derive(Default)]
-struct Seen {
-    limit: Vec<Cost>,
-    ours: Vec<Cost>,
-    pgbackrest: Vec<Cost>,
-    barman: Vec<Cost>,
-}
-
-impl Seen {
-    fn of(&mut self, who: usize) -> &mut Vec<Cost> {
-        match who {
-            0 => &mut self.limit,
-            1 => &mut self.ours,
-            2 => &mut self.pgbackrest,
-            _ => &mut self.barman,
-        }
-    }
-}
 
 /// What a snapshot holds, by and large: no WAL.
 fn data_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -68,16 +52,7 @@ pub(super) async fn run(bed: &mut Bed, printer: Printer) -> Result<()> {
             bed.gateway.remove(&prefix(who, n));
         }
     }
-    let of = |costs: &[Cost], what: fn(&Cost) -> f64| costs.iter().map(what).collect::<Vec<f64>>();
-    let mid = |costs: &[Cost], what: fn(&Cost) -> f64| (!costs.is_empty()).then(|| median(&of(costs, what)));
     let seconds = |c: &Cost| c.seconds;
-    let peers = |seen: &Seen, what: fn(&Cost) -> f64| {
-        [
-            ("limit", mid(&seen.limit, what)),
-            ("pgbackrest", mid(&seen.pgbackrest, what)),
-            ("barman", mid(&seen.barman, what)),
-        ]
-    };
     // Of the limit's speed for a snapshot, of its time for a restore.
     let faster = |costs: &[Cost], limit: &[Cost]| -> Vec<f64> {
         costs.iter().zip(limit).map(|(c, l)| l.seconds / c.seconds).collect()
@@ -87,21 +62,21 @@ pub(super) async fn run(bed: &mut Bed, printer: Printer) -> Result<()> {
     };
     let some = |values: Vec<f64>| (!values.is_empty()).then(|| median(&values));
     let speed = Cost::mib_per_second;
-    printer.print("snapshot.mib_per_s", &of(&taken.ours, speed), &peers(&taken, speed));
+    printer.print("snapshot.mib_per_s", &each(&taken.ours, speed), &taken.others(speed));
     let others = [
         ("pgbackrest", some(faster(&taken.pgbackrest, &taken.limit))),
         ("barman", some(faster(&taken.barman, &taken.limit))),
     ];
     printer.print("snapshot.ratio_to_limit", &faster(&taken.ours, &taken.limit), &others);
-    printer.print("snapshot.cpu_s_per_gib", &of(&taken.ours, Cost::cpu_per_gib), &peers(&taken, Cost::cpu_per_gib));
-    printer.print("snapshot.rss_mib", &of(&taken.ours, |c| c.rss), &peers(&taken, |c| c.rss)[1..]);
-    printer.print("restore.s", &of(&restored.ours, seconds), &peers(&restored, seconds));
+    printer.print("snapshot.cpu_s_per_gib", &each(&taken.ours, Cost::cpu_per_gib), &taken.others(Cost::cpu_per_gib));
+    printer.print("snapshot.rss_mib", &each(&taken.ours, |c| c.rss), &taken.others(|c| c.rss)[1..]);
+    printer.print("restore.s", &each(&restored.ours, seconds), &restored.others(seconds));
     let others = [
         ("pgbackrest", some(longer(&restored.pgbackrest, &restored.limit))),
         ("barman", some(longer(&restored.barman, &restored.limit))),
     ];
     printer.print("restore.ratio_to_raw", &longer(&restored.ours, &restored.limit), &others);
-    printer.print("restore.rss_mib", &of(&restored.ours, |c| c.rss), &peers(&restored, |c| c.rss)[1..]);
+    printer.print("restore.rss_mib", &each(&restored.ours, |c| c.rss), &restored.others(|c| c.rss)[1..]);
     Ok(())
 }
 

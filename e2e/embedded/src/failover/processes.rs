@@ -21,9 +21,12 @@ pub(super) struct Process {
 impl Process {
     fn read(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Self::parse(&status, &fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+    }
+
+    fn parse(status: &str, command: &[u8]) -> Option<Self> {
         let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name));
         let numbers = field("NSpid:")?.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = command.split(|b| *b == 0).filter(|w| !w.is_empty());
         let command = command.map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         Some(Self { parent: field("PPid:")?.trim().parse().ok()?, numbers, command })
@@ -216,6 +219,7 @@ pub fn take_disk(directory: &Path, volume: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a test fails")]
     use super::*;
 
     fn process(parent: u32, numbers: &[u32], command: &[&str]) -> Process {
@@ -239,5 +243,23 @@ mod tests {
         assert!(tree.container(11).is_empty(), "a shim is no container");
         assert!(tree.0[&80].is_postmaster() && !tree.0[&81].is_postmaster() && !tree.0[&71].is_postmaster());
         assert_eq!(tree.with_arguments(&["shim"]), Some(70));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_number_inside() {
+        let first = Process::parse("Name:\tsupervisor\nPPid:\t70\nNSpid:\t71\t12\t1\n", b"").unwrap();
+        assert_eq!(first, process(70, &[71, 12, 1], &[]));
+        assert!(first.is_first(12) && !first.is_first(71) && !first.is_first(1));
+        let within = Process::parse("PPid:\t71\nNSpid:\t80\t12\t2\n", b"").unwrap();
+        assert!(!within.is_first(12), "not the first");
+    }
+
+    #[test]
+    fn only_ones_own_descendants_count() {
+        let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
+        assert!(below(&everything(), std::process::id()).contains(&child.id()));
+        assert!(!below(&everything(), child.id()).contains(&std::process::id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

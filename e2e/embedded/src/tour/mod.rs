@@ -4,7 +4,6 @@
 mod archive;
 mod client;
 mod farewell;
-mod kill;
 mod machine;
 mod packages;
 mod sql;
