@@ -3,6 +3,7 @@
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A part of a bucket in an S3 store, where replica sets archive their WAL. A set names it in `spec.archive.ref`. What lies
 /// there afterwards is read with stock tools: docs/archive-format.md.
@@ -45,10 +46,45 @@ pub struct PgArchiveSpec {
     /// which cost money. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay_seconds: Option<i32>,
+    /// How the store encrypts what it keeps. Default: as the bucket's own setting has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_side_encryption: Option<ServerSideEncryption>,
+    /// The storage class of what stays for long: whole segments of WAL and snapshots. It must be one that is read at once, like
+    /// `STANDARD_IA` or `GLACIER_IR`. Pieces of segments, which go again soon, are in the bucket's default class. Default: the
+    /// bucket's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    /// Tags that every object gets, up to ten. The keys need `s3:PutObjectTagging` for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
     /// What stays of what is archived. Default: all of it, for ever. The newest complete snapshot always stays, and with each
     /// snapshot that stays all WAL since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+/// How the store encrypts what it keeps. What is there already stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSideEncryption {
+    /// With whose keys.
+    #[serde(rename = "type")]
+    pub kind: ServerSideEncryptionType,
+    /// The key of `SSE-KMS`: its ARN, its id, or `alias/…`. The credentials need `kms:GenerateDataKey` and `kms:Decrypt` on it.
+    /// Default: the account's key for S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key_id: Option<String>,
+}
+
+/// With whose keys the store encrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServerSideEncryptionType {
+    /// The store's own.
+    #[serde(rename = "SSE-S3")]
+    S3,
+    /// One of the key management service.
+    #[serde(rename = "SSE-KMS")]
+    Kms,
 }
 
 /// What stays. With both fields, what either of them keeps is kept.
@@ -150,6 +186,15 @@ pub struct ArchiveAccess {
     pub path_style: bool,
     /// How many seconds WAL may wait.
     pub max_delay_seconds: u32,
+    /// How the store encrypts; none: as the bucket has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_side_encryption: Option<ServerSideEncryption>,
+    /// The class of what stays; none: the bucket's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
+    /// Of every object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl PgArchiveSpec {
@@ -162,6 +207,9 @@ impl PgArchiveSpec {
             region: self.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
             path_style: self.path_style.unwrap_or(false),
             max_delay_seconds: self.max_delay_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(1),
+            server_side_encryption: self.server_side_encryption.clone(),
+            storage_class: self.storage_class.clone(),
+            tags: self.tags.clone(),
         }
     }
 }

@@ -345,6 +345,34 @@ pub(crate) fn archive() -> Vec<Rule> {
             "maxDelaySeconds may be 1 to 300: so much may be lost with the whole cluster",
         ),
         rule(
+            "spec.serverSideEncryption",
+            "self.type == 'SSE-KMS' || !has(self.kmsKeyId)",
+            "serverSideEncryption.kmsKeyId goes with type SSE-KMS only: with SSE-S3 the store has keys of its own",
+        ),
+        rule(
+            "spec.serverSideEncryption.kmsKeyId",
+            "self.matches('^[A-Za-z0-9:/_-]+$')",
+            "kmsKeyId is a key's ARN, its id, or alias/ and its name",
+        ),
+        rule(
+            "spec.storageClass",
+            "self.matches('^[A-Za-z0-9_-]+$')",
+            "storageClass is one word of the store's, like STANDARD_IA",
+        ),
+        rule(
+            "spec.storageClass",
+            "!(self in ['GLACIER', 'DEEP_ARCHIVE'])",
+            "objects of the classes GLACIER and DEEP_ARCHIVE are read hours after one has asked for them, so nothing could be \
+             restored: choose one that is read at once, like STANDARD_IA or GLACIER_IR",
+        ),
+        rule(
+            "spec.tags",
+            "self.all(key, key.size() <= 128 && key.matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]+$') && !key.startsWith('aws:') && \
+             self[key].matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]*$'))",
+            "tags have keys of 1 to 128 and values of up to 256 letters, digits, spaces and _ . : / = + - @, and no key begins \
+             with aws:",
+        ),
+        rule(
             "spec.retention",
             "has(self.days) || has(self.snapshots)",
             "retention says days, snapshots or both; leave it out to keep everything",
@@ -390,6 +418,11 @@ pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
         ("spec.prefix", text(512)),
         ("spec.endpoint", text(512)),
         ("spec.region", text(64)),
+        ("spec.serverSideEncryption.kmsKeyId", text(2048)),
+        ("spec.storageClass", text(64)),
+        // As many as S3 has for an object.
+        ("spec.tags", json!({ "maxProperties": 10 })),
+        ("spec.tags{}", json!({ "maxLength": 256 })),
         ("status.sets", json!({ "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["set"] })),
     ];
     for path in [

@@ -1,7 +1,7 @@
 //! What leads to the archive, as the operator hands it to the agent: files of a Secret, which come, change and go.
 
-use pgconvoy_archive::store::{Config, Credentials, Keys};
-use pgconvoy_crds::{ArchiveAccess, RetentionAsked, pod::archive as files};
+use pgconvoy_archive::store::{Config, Credentials, Encryption, Keys};
+use pgconvoy_crds::{ArchiveAccess, RetentionAsked, ServerSideEncryptionType, pod::archive as files};
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 /// What leads to the archive.
@@ -63,6 +63,15 @@ impl Access {
             endpoint: place.endpoint.clone(),
             path_style: place.path_style,
             ca: self.ca.clone(),
+            encryption: match &place.server_side_encryption {
+                None => Encryption::BucketDefault,
+                Some(asked) => match asked.kind {
+                    ServerSideEncryptionType::S3 => Encryption::S3,
+                    ServerSideEncryptionType::Kms => Encryption::Kms(asked.kms_key_id.clone()),
+                },
+            },
+            storage_class: place.storage_class.clone(),
+            tags: place.tags.clone(),
             ..Config::new(&place.bucket, &place.region, Credentials::keys(self.keys.clone()))
         }
     }
@@ -95,6 +104,15 @@ mod tests {
         assert!(!format!("{access:?}").contains("geheim"));
         let config = access.config();
         assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.path_style), ("b", "n/s", false));
+        assert_eq!(config.encryption, Encryption::BucketDefault);
+        put(
+            files::ACCESS,
+            r#"{"bucket":"b","prefix":"n/s","region":"r","maxDelaySeconds":1,"storageClass":"STANDARD_IA",
+                "serverSideEncryption":{"type":"SSE-KMS","kmsKeyId":"alias/k"},"tags":{"team":"shop"}}"#,
+        );
+        let config = Access::read(dir.path(), "").unwrap().unwrap().config();
+        assert_eq!(config.encryption, Encryption::Kms(Some("alias/k".into())));
+        assert_eq!((config.storage_class.as_deref(), config.tags.len()), (Some("STANDARD_IA"), 1));
         assert_eq!(Access::retention(dir.path()).unwrap(), None);
         put(files::RETENTION, r#"{"archive":"s3","retention":{"snapshots":3}}"#);
         assert_eq!(Access::retention(dir.path()).unwrap().unwrap().retention.snapshots, Some(3));

@@ -55,6 +55,9 @@ async fn each_fault_of_a_store_is_told_with_the_object_what_it_means_and_what_to
     let skewed = store(&|s| s.faults().set_clock_offset(3600)).await;
     let expired = store(&|s| s.faults().order(Operation::Put, "", Fault::ExpiredToken, 1_000_000)).await;
     let unlisted = store(&|s| s.faults().order(Operation::List, "", Fault::AccessDenied, 1_000_000)).await;
+    let no_key = "u is not authorized to perform: kms:GenerateDataKey on resource: alias/backups";
+    let no_key = Fault::Refused(403, "AccessDenied", no_key);
+    let keyless = store(&|s| s.faults().order(Operation::Put, "", no_key, 1_000_000)).await;
     let careless = store(&|s| s.faults().set_conditional_writes(false)).await;
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -102,6 +105,15 @@ async fn each_fault_of_a_store_is_told_with_the_object_what_it_means_and_what_to
             ["owner-00000000.json is of format 99", "reads up to 1"],
         ),
         (
+            "kms",
+            &keyless.endpoint(),
+            "backups",
+            "k",
+            &good,
+            "StoreDenies",
+            ["grant kms:GenerateDataKey and kms:Decrypt on the key alias/backups", "not authorized to perform"],
+        ),
+        (
             "region",
             &elsewhere.endpoint(),
             "backups",
@@ -141,8 +153,11 @@ async fn each_fault_of_a_store_is_told_with_the_object_what_it_means_and_what_to
     ];
     let mut running = Vec::new();
     for (name, endpoint, bucket, prefix, secret, ..) in &cases {
-        let place = json!({ "bucket": bucket, "prefix": prefix, "region": "us-east-1", "endpoint": endpoint,
+        let mut place = json!({ "bucket": bucket, "prefix": prefix, "region": "us-east-1", "endpoint": endpoint,
             "pathStyle": true, "maxDelaySeconds": 1 });
+        if *name == "kms" {
+            place["serverSideEncryption"] = json!({ "type": "SSE-KMS", "kmsKeyId": "alias/backups" });
+        }
         let mut identity = one.config.identity.clone();
         identity.paths.archive = leads_to(&one, name, &place, secret);
         running.push(archiving_as(&one, identity, Default::default()).await);

@@ -1,8 +1,9 @@
 //! What goes wrong, to order.
 
+use hyper::{HeaderMap, StatusCode};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -43,6 +44,8 @@ pub enum Fault {
     ClockSkew,
     /// It is refused with 400 ExpiredToken; nothing is done.
     ExpiredToken,
+    /// It is refused with this status, code and message; nothing is done.
+    Refused(u16, &'static str, &'static str),
     /// It is done, and answered with 500 InternalError.
     DoneButAnswered500,
     /// It is done, and the connection is cut instead of an answer.
@@ -54,6 +57,20 @@ pub enum Fault {
     /// One bit of the answer's body is flipped (GET).
     WrongBytes,
 }
+
+/// What came with a request that creates an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Put or CreateUpload.
+    pub operation: Operation,
+    /// The object.
+    pub key: String,
+    /// The headers of S3's own, in small letters.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// So many of the last requests are remembered.
+const REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 struct Order {
@@ -70,6 +87,7 @@ struct State {
     bytes_per_second: Option<u64>,
     conditional_writes: bool,
     counted: BTreeMap<Operation, u64>,
+    asked: VecDeque<Asked>,
     region: Option<String>,
     /// Seconds by which the server's clock is ahead.
     clock_offset: i64,
@@ -90,6 +108,7 @@ impl Default for Faults {
             bytes_per_second: None,
             conditional_writes: true,
             counted: BTreeMap::new(),
+            asked: VecDeque::new(),
             region: None,
             clock_offset: 0,
             requests_per_second: None,
@@ -177,6 +196,24 @@ impl Faults {
         self.count(Operation::Put) + self.count(Operation::CreateUpload) + self.count(Operation::UploadPart)
     }
 
+    /// What came with the last requests that create objects, oldest first; those that were refused included.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.iter().cloned().collect()
+    }
+
+    pub(crate) fn remember(&self, operation: Operation, key: &str, headers: &HeaderMap) {
+        let text = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+            let value = value.to_str().ok()?.to_owned();
+            name.as_str().starts_with("x-amz-").then(|| (name.as_str().to_owned(), value))
+        };
+        let asked = Asked { operation, key: key.to_owned(), headers: headers.iter().filter_map(text).collect() };
+        let mut state = self.state();
+        if state.asked.len() == REMEMBERED {
+            state.asked.pop_front();
+        }
+        state.asked.push_back(asked);
+    }
+
     pub(crate) fn honours_conditions(&self) -> bool {
         self.state().conditional_writes
     }
@@ -212,6 +249,11 @@ impl Faults {
                 "The difference between the request time and the server's time is too large."
             )),
             Some(Fault::ExpiredToken) => Err(s3_error!(ExpiredToken, "The provided token has expired.")),
+            Some(Fault::Refused(status, code, message)) => {
+                let mut error = S3Error::with_message(S3ErrorCode::Custom(code.into()), message);
+                error.set_status_code(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST));
+                Err(error)
+            }
             Some(Fault::Cut) => Err(cut()),
             other => Ok(other),
         }

@@ -15,5 +15,5 @@ mod keyed;
 mod objects;
 mod server;
 
-pub use faults::{Fault, Faults, Operation};
+pub use faults::{Asked, Fault, Faults, Operation};
 pub use server::{Options, Server};

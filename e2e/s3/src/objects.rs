@@ -90,11 +90,14 @@ impl S3 for Objects {
     }
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        self.faults.remember(Operation::Put, &req.input.key, &req.headers);
         let fault = self.faults.meet(Operation::Put, &req.input.key).await?;
         self.bucket_exists(&req.input.bucket)?;
         let input = &mut req.input;
         let bytes = self.body(input.body.take(), input.content_length, input.checksum_crc32c.as_deref()).await?;
         input.body = Some(blob(bytes));
+        // s3s-fs knows two classes, and does nothing about them.
+        input.storage_class = None;
         if !self.faults.honours_conditions() {
             (input.if_none_match, input.if_match) = (None, None);
         }
@@ -174,6 +177,7 @@ impl S3 for Objects {
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        self.faults.remember(Operation::CreateUpload, &req.input.key, &req.headers);
         let fault = self.faults.meet(Operation::CreateUpload, &req.input.key).await?;
         self.bucket_exists(&req.input.bucket)?;
         let done = self.files.create_multipart_upload(req).await?;

@@ -580,6 +580,11 @@ fn an_archive_and_a_snapshot_are_checked() {
             archive(json!({})),
             archive(json!({ "prefix": "shop/orders", "endpoint": "https://s3.example.com:9000", "pathStyle": true })),
             archive(json!({ "endpoint": "http://[fd00::1]:7070", "region": "eu-central-1", "maxDelaySeconds": 300 })),
+            archive(json!({ "serverSideEncryption": { "type": "SSE-S3" }, "storageClass": "STANDARD_IA" })),
+            archive(json!({ "serverSideEncryption": { "type": "SSE-KMS" }, "tags": { "Kostenstelle": "Straße 7" } })),
+            archive(
+                json!({ "serverSideEncryption": { "type": "SSE-KMS", "kmsKeyId": "arn:aws:kms:eu-central-1:1:key/a-1" } }),
+            ),
         ],
         &[
             (archive(json!({ "bucket": "s3://backups" })), bucket),
@@ -591,6 +596,26 @@ fn an_archive_and_a_snapshot_are_checked() {
             (archive(json!({ "endpoint": "https://s3.example.com/backups" })), endpoint),
             (archive(json!({ "region": "EU Central" })), "region is a name like eu-central-1"),
             (archive(json!({ "maxDelaySeconds": 0 })), "maxDelaySeconds may be 1 to 300"),
+            (
+                archive(json!({ "serverSideEncryption": { "type": "SSE-S3", "kmsKeyId": "alias/k" } })),
+                "kmsKeyId goes with type SSE-KMS only",
+            ),
+            (archive(json!({ "serverSideEncryption": { "type": "AES256" } })), "Unsupported value"),
+            (archive(json!({ "serverSideEncryption": { "kmsKeyId": "alias/k" } })), "Required value"),
+            (
+                archive(json!({ "serverSideEncryption": { "type": "SSE-KMS", "kmsKeyId": "my key" } })),
+                "kmsKeyId is a key's ARN",
+            ),
+            (archive(json!({ "storageClass": "GLACIER" })), "choose one that is read at once"),
+            (archive(json!({ "storageClass": "STANDARD IA" })), "storageClass is one word of the store's"),
+            (archive(json!({ "tags": { "aws:team": "shop" } })), "no key begins with aws:"),
+            (archive(json!({ "tags": { "team": "a;b" } })), "tags have keys of 1 to 128"),
+            (
+                archive(
+                    json!({ "tags": (0..11).map(|n| (format!("t{n}"), "x")).collect::<std::collections::BTreeMap<_, _>>() }),
+                ),
+                "Too many",
+            ),
             (
                 archive(json!({ "endpoint": "http://s3:7070", "ca": { "name": "ca", "key": "ca.crt" } })),
                 "with an endpoint that begins with http:// there is no certificate to check",

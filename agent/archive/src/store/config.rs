@@ -66,7 +66,7 @@ pub struct Config {
     pub credentials: Credentials,
     /// How objects are encrypted.
     pub encryption: Encryption,
-    /// `STANDARD_IA`, …; `None`: as the store does by default.
+    /// The class of whole segments and of what is uploaded in parts: `STANDARD_IA`, …; `None`: as the store does by default.
     pub storage_class: Option<String>,
     /// Tags for every object.
     pub tags: BTreeMap<String, String>,

@@ -133,6 +133,8 @@ pub struct Error {
     key: String,
     reason: Reason,
     detail: String,
+    /// What it means and what to do, where more is known than the reason tells.
+    advice: Option<String>,
 }
 
 impl Error {
@@ -143,7 +145,11 @@ impl Error {
             detail.truncate(end);
             detail.push('…');
         }
-        Self { store, call, key: key.to_owned(), reason, detail }
+        Self { store, call, key: key.to_owned(), reason, detail, advice: None }
+    }
+
+    pub(super) fn advised(self, advice: Option<String>) -> Self {
+        Self { advice, ..self }
     }
 
     /// Why.
@@ -162,6 +168,9 @@ impl Error {
     }
 
     fn meaning(&self) -> String {
+        if let Some(advice) = &self.advice {
+            return advice.clone();
+        }
         match self.reason {
             Reason::Unreachable => "there is no connection to it; check the endpoint and the network policies".into(),
             Reason::Tls => {

@@ -3,6 +3,7 @@
 //! Objects are written once and never changed. Every write is conditional (`If-None-Match: *`); a store that answers
 //! *exists* is asked what it holds, and [`create`] says whether that is ours.
 
+mod advice;
 mod body;
 mod client;
 mod config;

@@ -1,6 +1,7 @@
 //! S3 through the AWS SDK.
 
 use super::{
+    advice::advice,
     body::Body,
     client::client,
     config::{Config, Encryption},
@@ -8,7 +9,10 @@ use super::{
     port::{Download, Listed, Page, Part, Put, Store},
     sdk_error,
 };
-use crate::checksum::{crc32c, header};
+use crate::{
+    checksum::{crc32c, header},
+    layout::parse_segment,
+};
 use aws_sdk_s3::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -98,7 +102,8 @@ impl Inner {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let (reason, detail) = sdk_error::explain(e);
-        self.error(call, key, reason, detail)
+        let advice = advice(&self.config, call, reason, e.code().unwrap_or_default(), &detail);
+        self.error(call, key, reason, detail).advised(advice)
     }
 
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<Put, Error> {
@@ -117,7 +122,8 @@ impl Inner {
                 .checksum_crc32_c(&checksum)
                 .set_server_side_encryption(self.encryption())
                 .set_ssekms_key_id(self.kms_key())
-                .set_storage_class(self.storage_class())
+                // Pieces go soon, and the rest is small: cheaper classes count 128 KiB and 30 days at least.
+                .set_storage_class(parse_segment(key).and_then(|_| self.storage_class()))
                 .set_tagging(self.tagging())
                 .body(ByteStream::from(bytes.clone()))
                 .customize();

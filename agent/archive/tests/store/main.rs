@@ -3,6 +3,7 @@
 // A test may stop at anything that is not as it should be; clippy knows only functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
+mod asked;
 mod contract;
 mod embedded;
 mod faults;
