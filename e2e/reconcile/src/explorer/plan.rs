@@ -41,6 +41,9 @@ pub enum Disturbance {
     TooLate(u32),
     /// The user goes on with the next step after a write, whatever has become of this one.
     Hurry(u32),
+    /// The operator dies after a write, the user goes on with the next step, and the next operator begins with what was there
+    /// before that.
+    HurryStale(u32),
     /// Two operators, whose calls, events and the agents' deeds come in any order.
     Two(u64),
     /// One operator, and any order.
@@ -61,9 +64,15 @@ impl Disturbance {
             Disturbance::Refused { .. } => "refused",
             Disturbance::TooLate(_) => "too-late",
             Disturbance::Hurry(_) => "hurry",
+            Disturbance::HurryStale(_) => "hurry-stale",
             Disturbance::Two(_) => "two",
             Disturbance::Shuffled(_) => "shuffled",
         }
+    }
+
+    /// Whether the user does not wait until a step has come to rest.
+    pub(super) fn hurries(self) -> bool {
+        matches!(self, Disturbance::Hurry(_) | Disturbance::HurryStale(_))
     }
 
     /// Whether the order of things is drawn from a seed.
@@ -94,7 +103,8 @@ impl fmt::Display for Plan {
             | Disturbance::Lost(n)
             | Disturbance::LostLong(n)
             | Disturbance::TooLate(n)
-            | Disturbance::Hurry(n) => write!(f, ":{n}"),
+            | Disturbance::Hurry(n)
+            | Disturbance::HurryStale(n) => write!(f, ":{n}"),
             Disturbance::Stale { write: n, behind } => write!(f, ":{n}:{behind}"),
             Disturbance::CrashTwice { write: n, then } => write!(f, ":{n}:{then}"),
             Disturbance::Refused { write: n, code } => write!(f, ":{n}:{code}"),
@@ -124,6 +134,7 @@ impl FromStr for Plan {
             ("refused", [n, c]) => Disturbance::Refused { write: *n, code: code(*c)? },
             ("too-late", [n]) => Disturbance::TooLate(*n),
             ("hurry", [n]) => Disturbance::Hurry(*n),
+            ("hurry-stale", [n]) => Disturbance::HurryStale(*n),
             ("two", [seed]) => Disturbance::Two((*seed).into()),
             ("shuffled", [seed]) => Disturbance::Shuffled((*seed).into()),
             _ => return Err(wrong()),
@@ -147,6 +158,7 @@ pub fn enumerate(scenario: &str, writes: u32, events: u32, steps: usize) -> Vec<
         all.push(Disturbance::TooLate(n));
         if steps > 1 {
             all.push(Disturbance::Hurry(n));
+            all.push(Disturbance::HurryStale(n));
         }
     }
     for n in 1..=events {
@@ -209,7 +221,7 @@ mod tests {
         let different: std::collections::HashSet<&Plan> = some.iter().collect();
         assert_eq!(different.len(), 40);
         let words: std::collections::HashSet<&str> = some.iter().map(|p| p.disturbance.word()).collect();
-        assert_eq!(words.len(), 11);
+        assert_eq!(words.len(), 12);
         assert_eq!(sample(&all, usize::MAX).len(), all.len());
     }
 }

@@ -100,7 +100,7 @@ pub async fn run(
     let mut outcome = Outcome::default();
     for (at, step) in scenario.steps.iter().enumerate() {
         run.step(step).await?;
-        let hurries = at + 1 < scenario.steps.len() && matches!(plan.disturbance, Disturbance::Hurry(_));
+        let hurries = at + 1 < scenario.steps.len() && plan.disturbance.hurries();
         run.settle(hurries).await.map_err(|e| format!("step {}: {e}", at + 1))?;
         let world = server.with(|a| world::of(a, &target));
         let wanted = undisturbed.and_then(|u| u.worlds.get(at));
@@ -445,11 +445,20 @@ impl Run {
                 self.hurried = true;
                 (Some(Fate::Done), false)
             }
+            Disturbance::HurryStale(n) if now(n) => {
+                self.hurried = true;
+                (Some(Fate::DoneInSilence), true)
+            }
             _ => (Some(Fate::Done), false),
         }
     }
 
     fn restart(&mut self) {
+        if self.hurried && matches!(self.disturbance, Disturbance::HurryStale(_)) {
+            self.start();
+            self.operators.iter_mut().for_each(|o| o.behind = true);
+            return;
+        }
         match self.earlier.pop_front() {
             None => self.start(),
             Some(view) => {

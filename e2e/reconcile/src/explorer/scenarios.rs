@@ -80,6 +80,7 @@ fn fields() -> Vec<(&'static str, Value)> {
         ("when-deleted", json!({ "storage": { "whenDeleted": "Delete" } })),
         ("async", json!({ "durability": { "mode": "async" } })),
         ("acknowledgements", json!({ "durability": { "acknowledgements": 2 } })),
+        ("when-short", json!({ "durability": { "whenShort": "degrade", "acknowledgements": 2 } })),
         ("acknowledgements-bad", json!({ "durability": { "acknowledgements": 7 } })),
         ("failover", json!({ "failover": { "mode": "manual" } })),
         ("parameter", parameters("work_mem", json!("8MB"))),
@@ -99,7 +100,7 @@ fn fields() -> Vec<(&'static str, Value)> {
         ("priority", template("priorityClassName", json!("high"))),
         (
             "services",
-            json!({ "services": { "rw": { "annotations": { "a": "b" } }, "ro": { "annotations": { "c": "d" } } } }),
+            json!({ "services": { "rw": { "annotations": { "a": "b" } }, "r": { "annotations": { "e": "f" } }, "ro": { "annotations": { "c": "d" } } } }),
         ),
         ("update", json!({ "update": { "strategy": "Manual" } })),
         (
@@ -163,6 +164,15 @@ pub fn all() -> Vec<Scenario> {
         scenario("upgrade-missing", Ground::Running, vec![Step::Upgrade("missing:2"), Step::Upgrade("agent:3")]),
         mended("pods-taken", vec![Step::Take("pods", "s-2"), Step::Take("pods", "s-1")]),
         mended(
+            "image-and-pods-taken",
+            vec![
+                spec(json!({ "image": "docker.io/library/postgres:17.7" })),
+                Step::Take("pods", "s-3"),
+                spec(json!({ "image": "docker.io/library/postgres:17" })),
+                Step::Take("pods", "s-1"),
+            ],
+        ),
+        mended(
             "objects-taken",
             vec![
                 Step::Take("services", "s-rw"),
@@ -206,4 +216,58 @@ pub fn all() -> Vec<Scenario> {
         all.push(Scenario { there_and_back: true, ..scenario(&format!("field-{name}"), Ground::Running, steps) });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Fields that are not changed there and back, and why. What is below them is meant, too.
+    const NOT_THERE_AND_BACK: [(&str, &str); 2] = [
+        ("bootstrap", "it cannot be changed, says a rule of the schema; `again-adopted` begins with one"),
+        ("storage.storageClassName", "it cannot be changed, says a rule of the schema"),
+    ];
+    /// What is handed on as it is: of these one part stands for all.
+    const HANDED_ON: [&str; 2] = ["resources", "podTemplate.affinity"];
+
+    /// The fields of a schema that have no fields of their own.
+    fn of_schema(at: &str, schema: &Value, found: &mut BTreeSet<String>) {
+        match schema["properties"].as_object().filter(|_| !HANDED_ON.contains(&at)) {
+            Some(fields) => fields.iter().for_each(|(name, field)| of_schema(&below(at, name), field, found)),
+            None => drop(found.insert(at.to_owned())),
+        }
+    }
+
+    /// Every place in a change.
+    fn of_change(at: &str, change: &Value, found: &mut BTreeSet<String>) {
+        found.insert(at.to_owned());
+        for (name, field) in change.as_object().into_iter().flatten() {
+            of_change(&below(at, name), field, found);
+        }
+    }
+
+    fn below(at: &str, name: &str) -> String {
+        if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
+    }
+
+    #[test]
+    fn every_field_of_the_spec_goes_there_and_back() {
+        let definitions = pgconvoy_crds::definitions().unwrap();
+        let set = definitions.iter().find(|d| d["spec"]["names"]["kind"] == "PgReplicaSet").unwrap();
+        let spec = set.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
+        let (mut there, mut explored) = (BTreeSet::new(), BTreeSet::new());
+        of_schema("", spec, &mut there);
+        fields().iter().for_each(|(_, change)| of_change("", change, &mut explored));
+        assert!(there.len() > 25, "the schema is read wrongly: {there:?}");
+        let excepted = |f: &str| {
+            NOT_THERE_AND_BACK.iter().any(|(e, _)| f == *e || f.strip_prefix(e).is_some_and(|r| r.starts_with('.')))
+        };
+        let missing: Vec<_> = there.iter().filter(|f| !explored.contains(*f) && !excepted(f)).collect();
+        assert!(missing.is_empty(), "no scenario changes these fields of the spec: {missing:?}");
+        for (field, _) in NOT_THERE_AND_BACK {
+            assert!(there.iter().any(|f| f.starts_with(field)), "there is no field {field}");
+            assert!(!explored.contains(field), "{field} is explored");
+        }
+    }
 }

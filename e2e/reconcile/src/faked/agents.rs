@@ -35,8 +35,8 @@ impl At<'_> {
     }
 
     fn seen(&self) -> Option<Seen> {
-        let set = self.api.get(&self.of.sets, self.namespace, self.name).ok()?;
-        let term = self.api.get(&self.of.terms, self.namespace, self.name).ok()?;
+        let set = self.api.object(&self.of.sets, self.namespace, self.name)?;
+        let term = self.api.object(&self.of.terms, self.namespace, self.name)?;
         let uid = text(&set, "/metadata/uid").to_owned();
         // Agents of an earlier set of this name are not heard, and hear nothing.
         if text(&term, "/spec/setUid") != uid {
@@ -55,7 +55,7 @@ impl At<'_> {
 
     /// A member with the data that lies on its volume.
     fn id(&self, member: &MemberName) -> Option<MemberId> {
-        let claim = self.api.get(&self.of.claims, self.namespace, &data_claim(member)).ok()?;
+        let claim = self.api.object(&self.of.claims, self.namespace, &data_claim(member))?;
         let bits = text(&claim, "/metadata/uid").bytes().fold(0_u128, |n, b| n.wrapping_mul(31).wrapping_add(b.into()));
         Some(MemberId { name: member.clone(), incarnation: Incarnation::from_random(bits) })
     }
@@ -64,7 +64,7 @@ impl At<'_> {
         let mut object = seen.term.clone();
         object["spec"] = serde_json::to_value(PgTermSpec::write(&seen.uid, term)).unwrap_or_default();
         let (terms, options) = (self.of.terms.clone(), Self::options("agent"));
-        self.api.update(&terms, self.namespace, self.name, "", object, &options).is_ok()
+        self.api.replace(&terms, self.namespace, self.name, object, &options)
     }
 
     /// The first member of the roster founds the database; where there is one already, whoever has it goes on.
@@ -160,10 +160,7 @@ impl At<'_> {
             });
             let sets = self.of.sets.clone();
             let options = Self::options(&format!("{MANAGER_AGENT_PREFIX}{member}"));
-            return self
-                .api
-                .patch(&sets, self.namespace, self.name, "status", (PatchKind::Apply, &body), &options)
-                .is_ok();
+            return self.api.status(&sets, self.namespace, self.name, (PatchKind::Apply, &body), &options);
         }
         false
     }

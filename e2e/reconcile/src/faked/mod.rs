@@ -2,7 +2,10 @@
 //! the objects themselves.
 
 mod agents;
+mod objects;
 mod pods;
+
+pub use objects::Objects;
 
 use pgconvoy_embedded::api::kinds::Kind;
 use pgconvoy_embedded::api::{Api, PatchKind, WriteOptions, text};
@@ -31,7 +34,7 @@ pub struct Faked {
 /// One set, as it is dealt with.
 struct At<'a> {
     of: &'a Faked,
-    api: &'a mut Api,
+    api: &'a mut dyn Objects,
     namespace: &'a str,
     name: &'a str,
 }
@@ -48,7 +51,7 @@ impl Faked {
     }
 
     /// Does the next thing that there is to do for a set; whether there was one.
-    pub fn step(&self, api: &mut Api, namespace: &str, set: &str) -> bool {
+    pub fn step(&self, api: &mut dyn Objects, namespace: &str, set: &str) -> bool {
         let mut at = At { of: self, api, namespace, name: set };
         at.bind_claim() || at.agents() || at.end_pod() || at.run_pod()
     }
@@ -57,7 +60,7 @@ impl Faked {
 impl At<'_> {
     fn list(&self, kind: &Kind, label: &str) -> Vec<Arc<Value>> {
         let of_set = |o: &&Arc<Value>| o.pointer("/metadata/labels").is_some_and(|l| l[label] == self.name);
-        self.api.stored(kind, self.namespace).filter(of_set).cloned().collect()
+        self.api.objects(kind, self.namespace).into_iter().filter(|o| of_set(&o)).collect()
     }
 
     fn options(manager: &str) -> WriteOptions {
@@ -67,7 +70,7 @@ impl At<'_> {
     fn say(&mut self, kind: &Kind, name: &str, status: Value) -> bool {
         let body = json!({ "status": status });
         let how = (PatchKind::Merge, &body);
-        self.api.patch(kind, self.namespace, name, "status", how, &Self::options("kubelet")).is_ok()
+        self.api.status(kind, self.namespace, name, how, &Self::options("kubelet"))
     }
 
     /// Volumes are there at once.

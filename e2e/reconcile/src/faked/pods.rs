@@ -2,7 +2,7 @@
 
 use super::{At, MISSING, RESTART};
 use pgconvoy_crds::{names, pod};
-use pgconvoy_embedded::api::{DeleteOptions, text};
+use pgconvoy_embedded::api::text;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -43,31 +43,43 @@ impl At<'_> {
     pub(super) fn end_pod(&mut self) -> bool {
         let pods = self.of.pods.clone();
         let Some(pod) = self.all_pods().into_iter().find(|p| going(p)) else { return false };
-        let now = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
-        self.api.delete(&pods, self.namespace, text(&pod, "/metadata/name"), &now).is_ok()
+        self.api.end(&pods, self.namespace, text(&pod, "/metadata/name"))
     }
 
     /// A pod gets a node, or the status that it should have.
     pub(super) fn run_pod(&mut self) -> bool {
         let pods = self.of.pods.clone();
-        let set = self.api.get(&self.of.sets, self.namespace, self.name).unwrap_or_default();
+        let set = self.api.object(&self.of.sets, self.namespace, self.name).unwrap_or_default();
         for pod in self.all_pods() {
             let name = text(&pod, "/metadata/name").to_owned();
             if text(&pod, "/spec/nodeName").is_empty() {
                 let node = name.rsplit('-').next().unwrap_or_default();
-                let time = "2026-01-01T00:00:00Z";
-                if self.api.bind(&pods, self.namespace, &name, &format!("n{node}"), time).is_ok() {
+                if self.api.bind(&pods, self.namespace, &name, &format!("n{node}")) {
                     return true;
                 }
                 continue;
             }
             let wanted = status(&pod, &set);
-            let as_it_is = |field: &str| pod["status"][field] == wanted[field];
+            let as_it_is = |field: &str| holds(&pod["status"][field], &wanted[field]);
             if !["phase", "initContainerStatuses", "containerStatuses"].into_iter().all(as_it_is) {
                 return self.say(&pods, &name, wanted);
             }
         }
         false
+    }
+}
+
+/// Whether a value says all of what is wanted; an API server adds what it fills in itself.
+fn holds(there: &Value, wanted: &Value) -> bool {
+    match (there, wanted) {
+        (_, Value::Null) => true,
+        (Value::Object(there), Value::Object(wanted)) => {
+            wanted.iter().all(|(k, w)| there.get(k).is_some_and(|t| holds(t, w)))
+        }
+        (Value::Array(there), Value::Array(wanted)) => {
+            there.len() == wanted.len() && there.iter().zip(wanted).all(|(t, w)| holds(t, w))
+        }
+        (there, wanted) => there == wanted,
     }
 }
 
