@@ -37,7 +37,7 @@ pub struct PgArchiveSpec {
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; most stores that are not AWS want it. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
-    /// Who we are to the store: keys of Secrets in this namespace.
+    /// Who we are to the store: an access key, or someone who lends them.
     pub credentials: ArchiveCredentials,
     /// Authorities to trust instead of the public ones, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,17 +146,72 @@ pub struct RetentionAsked {
     pub retention: Retention,
 }
 
-/// An access key, in Secrets. Changed values are taken up without a restart, within two minutes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// One of: an access key in Secrets (`accessKeyId` and `secretAccessKey`), `webIdentity`, `podIdentity`, `instanceRole`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveCredentials {
-    /// The access key's id.
-    pub access_key_id: SecretKey,
+    /// The access key's id. Changed values are taken up without a restart, within two minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<SecretKey>,
     /// The access key's secret.
-    pub secret_access_key: SecretKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<SecretKey>,
     /// The token that temporary credentials have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<SecretKey>,
+    /// A role of AWS that is lent for the token of the set's service account (IRSA): `system:serviceaccount:<namespace>:<replica
+    /// set>` with the audience `sts.amazonaws.com`. Nothing is needed in the cluster, no annotation and no webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_identity: Option<ArchiveWebIdentity>,
+    /// EKS Pod Identity: a role that is associated with the set's service account, which is named after the set, before its pods
+    /// are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_identity: Option<ArchivePodIdentity>,
+    /// The role of the machine on which the pod runs, from its metadata service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_role: Option<ArchiveInstanceRole>,
+}
+
+/// A role that is lent for the token of a service account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveWebIdentity {
+    /// The role: `arn:aws:iam::<account>:role/<name>`. Its trust policy must name the service account.
+    pub role_arn: String,
+}
+
+/// Nothing has to be said: `podIdentity: {}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ArchivePodIdentity {}
+
+/// Nothing has to be said: `instanceRole: {}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ArchiveInstanceRole {}
+
+/// Who lends the keys, as the agents are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ArchiveLender {
+    /// A security token service, for the token in the file [`crate::pod::archive::WEB_IDENTITY_TOKEN`].
+    WebIdentity {
+        /// The role.
+        role_arn: String,
+    },
+    /// What the pod was given to ask.
+    PodIdentity,
+    /// The machine.
+    InstanceRole,
+}
+
+impl ArchiveCredentials {
+    /// Who lends the keys; none: they lie in Secrets.
+    pub fn lender(&self) -> Option<ArchiveLender> {
+        if let Some(asked) = &self.web_identity {
+            return Some(ArchiveLender::WebIdentity { role_arn: asked.role_arn.clone() });
+        }
+        let pod = self.pod_identity.as_ref().map(|_| ArchiveLender::PodIdentity);
+        pod.or_else(|| self.instance_role.as_ref().map(|_| ArchiveLender::InstanceRole))
+    }
 }
 
 /// A key of a Secret in the same namespace.
@@ -186,6 +241,12 @@ pub struct ArchiveAccess {
     pub path_style: bool,
     /// How many seconds WAL may wait.
     pub max_delay_seconds: u32,
+    /// Who lends the keys; none: they are files beside this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lender: Option<ArchiveLender>,
+    /// Whose pods the agents run in, for people: `system:serviceaccount:<namespace>:<replica set>`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub account: String,
     /// How the store encrypts; none: as the bucket has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_side_encryption: Option<ServerSideEncryption>,
@@ -207,6 +268,8 @@ impl PgArchiveSpec {
             region: self.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
             path_style: self.path_style.unwrap_or(false),
             max_delay_seconds: self.max_delay_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(1),
+            lender: self.credentials.lender(),
+            account: format!("system:serviceaccount:{namespace}:{set}"),
             server_side_encryption: self.server_side_encryption.clone(),
             storage_class: self.storage_class.clone(),
             tags: self.tags.clone(),

@@ -86,7 +86,7 @@ pub mod app {
     pub const DBNAME: &str = "dbname";
 }
 
-/// Files in the archive Secret.
+/// Files in the archive Secret, and the token beside them.
 pub mod archive {
     /// [`crate::ArchiveAccess`], as JSON.
     pub const ACCESS: &str = "access.json";
@@ -96,6 +96,10 @@ pub mod archive {
     pub const SECRET_ACCESS_KEY: &str = "secret-access-key";
     /// The session token, if there is one.
     pub const SESSION_TOKEN: &str = "session-token";
+    /// The token of the set's service account for whoever lends keys. It is not in the Secret, but mounted beside it.
+    pub const WEB_IDENTITY_TOKEN: &str = "web-identity-token";
+    /// Who accepts that token.
+    pub const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";
     /// Authorities to trust, if the system's are not to be.
     pub const CA: &str = "ca.crt";
     /// [`crate::RetentionAsked`], as JSON, if anything shall ever be removed.

@@ -340,6 +340,22 @@ pub(crate) fn archive() -> Vec<Rule> {
             "with an endpoint that begins with http:// there is no certificate to check; use https://, or leave ca out",
         ),
         rule(
+            "spec.credentials",
+            "[has(self.accessKeyId) || has(self.secretAccessKey) || has(self.sessionToken), has(self.webIdentity), \
+             has(self.podIdentity), has(self.instanceRole)].filter(x, x).size() == 1",
+            "credentials are one of: accessKeyId and secretAccessKey, webIdentity, podIdentity, instanceRole",
+        ),
+        rule(
+            "spec.credentials",
+            "has(self.accessKeyId) == has(self.secretAccessKey) && (!has(self.sessionToken) || has(self.accessKeyId))",
+            "credentials.accessKeyId and credentials.secretAccessKey belong together, and sessionToken goes with them",
+        ),
+        rule(
+            "spec.credentials.webIdentity.roleArn",
+            "self.matches('^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$')",
+            "credentials.webIdentity.roleArn is a role like arn:aws:iam::111122223333:role/backups",
+        ),
+        rule(
             "spec.maxDelaySeconds",
             "self >= 1 && self <= 300",
             "maxDelaySeconds may be 1 to 300: so much may be lost with the whole cluster",
@@ -418,6 +434,7 @@ pub(crate) fn archive_bounds() -> Vec<(&'static str, Value)> {
         ("spec.prefix", text(512)),
         ("spec.endpoint", text(512)),
         ("spec.region", text(64)),
+        ("spec.credentials.webIdentity.roleArn", text(2048)),
         ("spec.serverSideEncryption.kmsKeyId", text(2048)),
         ("spec.storageClass", text(64)),
         // As many as S3 has for an object.

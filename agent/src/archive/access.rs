@@ -1,7 +1,7 @@
 //! What leads to the archive, as the operator hands it to the agent: files of a Secret, which come, change and go.
 
-use pgconvoy_archive::store::{Config, Credentials, Encryption, Keys};
-use pgconvoy_crds::{ArchiveAccess, RetentionAsked, ServerSideEncryptionType, pod::archive as files};
+use pgconvoy_archive::store::{Config, Credentials, Encryption, Keys, Lender, WebIdentity};
+use pgconvoy_crds::{ArchiveAccess, ArchiveLender, RetentionAsked, ServerSideEncryptionType, pod::archive as files};
 use std::{fmt, fs, io, path::Path, time::Duration};
 
 /// What leads to the archive.
@@ -9,14 +9,21 @@ use std::{fmt, fs, io, path::Path, time::Duration};
 pub(crate) struct Access {
     /// Bucket, prefix, …
     pub(crate) place: ArchiveAccess,
-    keys: Keys,
+    identity: Identity,
     ca: Option<Vec<u8>>,
+}
+
+/// Who we are to the store.
+#[derive(Clone, PartialEq, Debug)]
+enum Identity {
+    Keys(Keys),
+    Lent(Lender),
 }
 
 // It holds secrets.
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Access({:?}, {:?})", self.place, self.keys)
+        write!(f, "Access({:?}, {:?})", self.place, self.identity)
     }
 }
 
@@ -41,9 +48,20 @@ impl Access {
             None => Ok(None),
         };
         let needed = |name: &str| text(name)?.ok_or_else(|| format!("{} is missing", dir.join(called(name)).display()));
-        let (id, secret) = (needed(files::ACCESS_KEY_ID)?, needed(files::SECRET_ACCESS_KEY)?);
-        let keys = Keys::new(id, secret, text(files::SESSION_TOKEN)?);
-        Ok(Some(Self { place, keys, ca: file(dir, &called(files::CA))? }))
+        let identity = match &place.lender {
+            None => {
+                let (id, secret) = (needed(files::ACCESS_KEY_ID)?, needed(files::SECRET_ACCESS_KEY)?);
+                Identity::Keys(Keys::new(id, secret, text(files::SESSION_TOKEN)?))
+            }
+            Some(ArchiveLender::WebIdentity { role_arn }) => Identity::Lent(Lender::WebIdentity(WebIdentity {
+                role_arn: role_arn.clone(),
+                token_file: dir.join(files::WEB_IDENTITY_TOKEN),
+                account: place.account.clone(),
+            })),
+            Some(ArchiveLender::PodIdentity) => Identity::Lent(Lender::PodIdentity { account: place.account.clone() }),
+            Some(ArchiveLender::InstanceRole) => Identity::Lent(Lender::InstanceRole),
+        };
+        Ok(Some(Self { place, identity, ca: file(dir, &called(files::CA))? }))
     }
 
     /// What the PgArchive says of retention; none: everything stays.
@@ -58,6 +76,10 @@ impl Access {
     /// For the store's client.
     pub(crate) fn config(&self) -> Config {
         let place = &self.place;
+        let credentials = match &self.identity {
+            Identity::Keys(keys) => Credentials::keys(keys.clone()),
+            Identity::Lent(lender) => Credentials::Lent(lender.clone()),
+        };
         Config {
             prefix: place.prefix.clone(),
             endpoint: place.endpoint.clone(),
@@ -72,7 +94,7 @@ impl Access {
             },
             storage_class: place.storage_class.clone(),
             tags: place.tags.clone(),
-            ..Config::new(&place.bucket, &place.region, Credentials::keys(self.keys.clone()))
+            ..Config::new(&place.bucket, &place.region, credentials)
         }
     }
 }
@@ -100,7 +122,7 @@ mod tests {
         assert!(Access::read(dir.path(), "").unwrap_err().contains("secret-access-key is missing"));
         put(files::SECRET_ACCESS_KEY, "geheim\n");
         let access = Access::read(dir.path(), "").unwrap().unwrap();
-        assert_eq!(access.keys, Keys::new("id", "geheim", None));
+        assert_eq!(access.identity, Identity::Keys(Keys::new("id", "geheim", None)));
         assert!(!format!("{access:?}").contains("geheim"));
         let config = access.config();
         assert_eq!((config.bucket.as_str(), config.prefix.as_str(), config.path_style), ("b", "n/s", false));
@@ -114,6 +136,17 @@ mod tests {
         assert_eq!(config.encryption, Encryption::Kms(Some("alias/k".into())));
         assert_eq!((config.storage_class.as_deref(), config.tags.len()), (Some("STANDARD_IA"), 1));
         assert_eq!(Access::retention(dir.path()).unwrap(), None);
+        put(
+            files::ACCESS,
+            r#"{"bucket":"b","prefix":"n/s","region":"r","maxDelaySeconds":1,"account":"system:serviceaccount:n:s",
+                "lender":{"webIdentity":{"roleArn":"arn:aws:iam::1:role/b"}}}"#,
+        );
+        let Identity::Lent(Lender::WebIdentity(lender)) = Access::read(dir.path(), "").unwrap().unwrap().identity
+        else {
+            panic!("a role is lent for a token")
+        };
+        assert_eq!(lender.token_file, dir.path().join("web-identity-token"));
+        assert_eq!((&*lender.role_arn, &*lender.account), ("arn:aws:iam::1:role/b", "system:serviceaccount:n:s"));
         put(files::RETENTION, r#"{"archive":"s3","retention":{"snapshots":3}}"#);
         assert_eq!(Access::retention(dir.path()).unwrap().unwrap().retention.snapshots, Some(3));
         put(files::RETENTION, "?");

@@ -123,11 +123,11 @@ fn with_backlog(reason: &'static str, message: Option<String>, told: &Told) -> (
 /// The reason in the condition for a word of the library's.
 pub(crate) fn reason(word: &str) -> &'static str {
     match word {
-        "Unreachable" => reasons::STORE_UNREACHABLE,
+        "Unreachable" | "LenderAway" => reasons::STORE_UNREACHABLE,
         "Tls" => reasons::STORE_UNTRUSTED,
         "Timeout" | "Busy" => reasons::STORE_BUSY,
         "NoBucket" => reasons::NO_BUCKET,
-        "Denied" | "Credentials" => reasons::STORE_DENIES,
+        "Denied" | "Credentials" | "NotLent" => reasons::STORE_DENIES,
         "Region" | "Clock" | "Unsupported" | "Inconsistent" | "Refused" => reasons::STORE_REFUSES,
         "Configuration" => reasons::ARCHIVE_UNUSABLE,
         "AnotherOwner" => reasons::ARCHIVE_OF_ANOTHER_SET,
@@ -215,6 +215,8 @@ mod tests {
             (Reason::NoBucket, "NoBucket"),
             (Reason::Denied, "StoreDenies"),
             (Reason::Credentials, "StoreDenies"),
+            (Reason::NotLent, "StoreDenies"),
+            (Reason::LenderAway, "StoreUnreachable"),
             (Reason::Region, "StoreRefuses"),
             (Reason::Clock, "StoreRefuses"),
             (Reason::Unsupported, "StoreRefuses"),

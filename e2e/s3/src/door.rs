@@ -1,7 +1,7 @@
-//! What a server sees of a request before it looks at what is asked: the region it was signed for, its time, and how many others
-//! came with it.
+//! What a server sees of a request before it looks at what is asked: its key and the region it was signed for, its time, and how
+//! many others came with it.
 
-use crate::faults::Faults;
+use crate::{faults::Faults, lender::Ledger};
 use hyper::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use s3s::Body;
@@ -10,8 +10,8 @@ use s3s::Body;
 const SKEW: i64 = 15 * 60;
 
 /// The answer to a request that is turned away; `None`: it may come in.
-pub(crate) fn turned_away(faults: &Faults, headers: &HeaderMap) -> Option<hyper::Response<Body>> {
-    let (status, code, message) = refusal(faults, headers)?;
+pub(crate) fn turned_away(faults: &Faults, ledger: &Ledger, headers: &HeaderMap) -> Option<hyper::Response<Body>> {
+    let (status, code, message) = refusal(faults, ledger, headers)?;
     let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
     let mut answer = hyper::Response::new(Body::from(text));
     *answer.status_mut() = status;
@@ -22,16 +22,20 @@ fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-fn refusal(faults: &Faults, headers: &HeaderMap) -> Option<(StatusCode, &'static str, String)> {
+fn refusal(faults: &Faults, ledger: &Ledger, headers: &HeaderMap) -> Option<(StatusCode, &'static str, String)> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     if !faults.admits() {
         return Some((StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.".into()));
     }
     // Credential=<key>/<day>/<region>/s3/aws4_request
-    let signed_for = text(AUTHORIZATION.as_str())
-        .and_then(|a| a.split("Credential=").nth(1))
-        .and_then(|c| c.split(['/', ',']).nth(2));
-    if let (Some(here), Some(there)) = (faults.region(), signed_for)
+    let scope = text(AUTHORIZATION.as_str()).and_then(|a| a.split("Credential=").nth(1));
+    let signed = |n: usize| scope.and_then(|c| c.split(['/', ',']).nth(n));
+    if let Some(key) = signed(0)
+        && let Some((code, message)) = ledger.refuses(key, text("x-amz-security-token"))
+    {
+        return Some((StatusCode::BAD_REQUEST, code, message.into()));
+    }
+    if let (Some(here), Some(there)) = (faults.region(), signed(2))
         && here != there
     {
         let why = format!("The authorization header is malformed; the region '{there}' is wrong; expecting '{here}'");

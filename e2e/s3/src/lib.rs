@@ -12,8 +12,10 @@
 mod door;
 mod faults;
 mod keyed;
+mod lender;
 mod objects;
 mod server;
 
 pub use faults::{Asked, Fault, Faults, Operation};
+pub use lender::{Lender, Lending};
 pub use server::{Options, Server};

@@ -1,9 +1,15 @@
 //! The listening side.
 
-use crate::{door::turned_away, faults::CUT, faults::Faults, keyed::Keyed, objects::Objects};
+use crate::{
+    door::turned_away,
+    faults::{CUT, Faults},
+    keyed::Keyed,
+    lender::{Auth, Ledger, Lender, Lending},
+    objects::Objects,
+};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3s::{HttpError, auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s::{HttpError, service::S3ServiceBuilder};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -54,6 +60,7 @@ pub struct Server {
     options: Options,
     root: PathBuf,
     faults: Arc<Faults>,
+    ledger: Arc<Ledger>,
     accepting: JoinHandle<()>,
     _dir: Option<tempfile::TempDir>,
 }
@@ -76,13 +83,14 @@ impl Server {
         let faults = Arc::new(Faults::default());
         let objects = Objects { files, root: root.clone(), faults: faults.clone(), keys: Keyed::default() };
         let mut service = S3ServiceBuilder::new(objects);
-        service.set_auth(SimpleAuth::from_single(options.access_key.clone(), options.secret_key.clone()));
+        let ledger = Arc::new(Ledger::fixed(&options.access_key, &options.secret_key));
+        service.set_auth(Auth(ledger.clone()));
         let service = service.build();
 
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
         let tls = options.tls.clone().map(TlsAcceptor::from);
-        let at_the_door = faults.clone();
+        let at_the_door = (faults.clone(), ledger.clone());
         let accepting = tokio::spawn(async move {
             // Connections end with the server: the set is dropped with this task.
             let mut connections = JoinSet::new();
@@ -92,13 +100,13 @@ impl Server {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { continue };
                         let _ = stream.set_nodelay(true);
-                        let (service, tls, faults) = (service.clone(), tls.clone(), at_the_door.clone());
+                        let (service, tls, door) = (service.clone(), tls.clone(), at_the_door.clone());
                         connections.spawn(async move {
                             match tls {
-                                None => serve(stream, service, faults).await,
+                                None => serve(stream, service, door).await,
                                 Some(tls) => {
                                     if let Ok(stream) = tls.accept(stream).await {
-                                        serve(stream, service, faults).await;
+                                        serve(stream, service, door).await;
                                     }
                                 }
                             }
@@ -107,7 +115,7 @@ impl Server {
                 }
             }
         });
-        Ok(Self { address, options, root, faults, accepting, _dir: dir })
+        Ok(Self { address, options, root, faults, ledger, accepting, _dir: dir })
     }
 
     /// Where it listens: `http://127.0.0.1:port`, `https://localhost:port` with TLS.
@@ -131,6 +139,14 @@ impl Server {
     /// What goes wrong.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// Someone who lends keys for this server.
+    ///
+    /// # Errors
+    /// There is no free port.
+    pub async fn lender(&self, lending: Lending) -> io::Result<Lender> {
+        Lender::start(self.ledger.clone(), lending).await
     }
 
     /// The directory that holds the objects of the first bucket, as files named by their keys.
@@ -168,12 +184,12 @@ impl Drop for Server {
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     service: s3s::service::S3Service,
-    faults: Arc<Faults>,
+    (faults, ledger): (Arc<Faults>, Arc<Ledger>),
 ) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (service, faults) = (service.clone(), faults.clone());
+        let (service, faults, ledger) = (service.clone(), faults.clone(), ledger.clone());
         async move {
-            if let Some(refused) = turned_away(&faults, request.headers()) {
+            if let Some(refused) = turned_away(&faults, &ledger, request.headers()) {
                 return Ok(refused);
             }
             let response = hyper::service::Service::call(&service, request).await?;

@@ -570,6 +570,7 @@ fn an_archive_and_a_snapshot_are_checked() {
         merge(&mut spec, &changes);
         spec
     };
+    let lent = |credentials: Value| json!({ "bucket": "backups", "credentials": credentials });
     let bucket = "bucket is the name of a bucket";
     let prefix = "prefix is words of letters, digits";
     let endpoint = "endpoint is http:// or https://, a host and if need be a port";
@@ -580,6 +581,9 @@ fn an_archive_and_a_snapshot_are_checked() {
             archive(json!({})),
             archive(json!({ "prefix": "shop/orders", "endpoint": "https://s3.example.com:9000", "pathStyle": true })),
             archive(json!({ "endpoint": "http://[fd00::1]:7070", "region": "eu-central-1", "maxDelaySeconds": 300 })),
+            lent(json!({ "webIdentity": { "roleArn": "arn:aws-cn:iam::111122223333:role/teams/backups" } })),
+            lent(json!({ "podIdentity": {} })),
+            lent(json!({ "instanceRole": {} })),
             archive(json!({ "serverSideEncryption": { "type": "SSE-S3" }, "storageClass": "STANDARD_IA" })),
             archive(json!({ "serverSideEncryption": { "type": "SSE-KMS" }, "tags": { "Kostenstelle": "Straße 7" } })),
             archive(
@@ -595,6 +599,12 @@ fn an_archive_and_a_snapshot_are_checked() {
             (archive(json!({ "endpoint": "s3.example.com" })), endpoint),
             (archive(json!({ "endpoint": "https://s3.example.com/backups" })), endpoint),
             (archive(json!({ "region": "EU Central" })), "region is a name like eu-central-1"),
+            (lent(json!({})), "credentials are one of"),
+            (lent(json!({ "podIdentity": {}, "instanceRole": {} })), "credentials are one of"),
+            (archive(json!({ "credentials": { "podIdentity": {} } })), "credentials are one of"),
+            (archive(json!({ "credentials": { "secretAccessKey": null } })), "belong together"),
+            (lent(json!({ "webIdentity": { "roleArn": "backups" } })), "roleArn is a role like arn:aws:iam"),
+            (lent(json!({ "webIdentity": {} })), "Required value"),
             (archive(json!({ "maxDelaySeconds": 0 })), "maxDelaySeconds may be 1 to 300"),
             (
                 archive(json!({ "serverSideEncryption": { "type": "SSE-S3", "kmsKeyId": "alias/k" } })),

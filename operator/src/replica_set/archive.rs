@@ -141,13 +141,13 @@ fn no_archive(name: &str) -> ArchiveSeen {
 fn wanted(archive: &PgArchiveSpec) -> impl Iterator<Item = (&'static str, &SecretKey)> {
     let credentials = &archive.credentials;
     [
-        Some((files::ACCESS_KEY_ID, &credentials.access_key_id)),
-        Some((files::SECRET_ACCESS_KEY, &credentials.secret_access_key)),
-        credentials.session_token.as_ref().map(|key| (files::SESSION_TOKEN, key)),
-        archive.ca.as_ref().map(|key| (files::CA, key)),
+        (files::ACCESS_KEY_ID, &credentials.access_key_id),
+        (files::SECRET_ACCESS_KEY, &credentials.secret_access_key),
+        (files::SESSION_TOKEN, &credentials.session_token),
+        (files::CA, &archive.ca),
     ]
     .into_iter()
-    .flatten()
+    .filter_map(|(file, key)| Some((file, key.as_ref()?)))
 }
 
 /// Puts together what the agents get.

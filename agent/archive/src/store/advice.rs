@@ -1,13 +1,18 @@
-//! What to do about a refusal that has to do with what was asked for beside the object: encryption, class, tags. Pure.
+//! What to do about a refusal that has to do with what was asked for beside the object (encryption, class, tags), or with whoever
+//! lends the keys. Pure.
 
 use super::{
     config::{Config, Encryption},
+    credentials::{Credentials, Lender, WebIdentity},
     error::{Call, Reason},
 };
 
 /// What a refusal means and what to do about it; `None`: the reason says all there is to say. `said` is the store's message.
 pub(super) fn advice(config: &Config, call: Call, reason: Reason, code: &str, said: &str) -> Option<String> {
     let creates = matches!(call, Call::Put | Call::BeginUpload);
+    if let (Reason::NotLent | Reason::LenderAway, Credentials::Lent(lender)) = (reason, &config.credentials) {
+        return Some(lent(lender, reason == Reason::LenderAway, &config.region));
+    }
     if reason == Reason::Denied {
         return denied(config, call, said).map(|grant| format!("the credentials may not do that; grant {grant}"));
     }
@@ -30,6 +35,27 @@ pub(super) fn advice(config: &Config, call: Call, reason: Reason, code: &str, sa
             Some("it does not encrypt as serverSideEncryption asks; set its keys up, or leave that out".into())
         }
         _ => None,
+    }
+}
+
+/// What keeps keys from being lent.
+fn lent(lender: &Lender, away: bool, region: &str) -> String {
+    match (lender, away) {
+        (Lender::WebIdentity(_), true) => format!(
+            "there is no connection to the security token service of {region}, which lends the keys; check region and network policies"
+        ),
+        (Lender::WebIdentity(WebIdentity { role_arn, account, .. }), false) => format!(
+            "the role {role_arn} is not lent to this pod; its trust policy must allow sts:AssumeRoleWithWebIdentity to {account} \
+             with the audience sts.amazonaws.com, and its account must know this cluster's issuer"
+        ),
+        (Lender::PodIdentity { account }, _) => format!(
+            "this pod is given no keys; associate a role with {account} (EKS Pod Identity), and have the pod made anew if that is \
+             later than the pod"
+        ),
+        (Lender::InstanceRole, true) => "the node's metadata service cannot be reached from pods; allow it two hops \
+             (HttpPutResponseHopLimit), and check the network policies"
+            .into(),
+        (Lender::InstanceRole, false) => "the node lends no keys; give its instance a role".into(),
     }
 }
 

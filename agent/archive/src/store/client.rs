@@ -3,6 +3,7 @@
 use super::{
     config::{Config, Limits},
     credentials::{Credentials, Held},
+    lent,
 };
 use aws_sdk_s3::{
     Client,
@@ -24,7 +25,7 @@ pub(super) async fn client(config: &Config) -> Result<Client, String> {
         // Pinned: later versions may change retries, time-outs and checksums under us.
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(config.region.clone()))
-        .http_client(http.clone())
+        .http_client(http)
         .force_path_style(config.path_style)
         // We give a CRC32C with every body. What the SDK adds by itself are trailers, which many stores refuse.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -37,21 +38,15 @@ pub(super) async fn client(config: &Config) -> Result<Client, String> {
         Credentials::Keys(keys) => {
             builder.credentials_provider(Held(keys.clone())).identity_cache(IdentityCache::no_cache())
         }
-        Credentials::Environment => {
-            let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
-                .region(Region::new(config.region.clone()))
-                .http_client(http)
-                .load()
-                .await;
-            let provider = environment.credentials_provider();
-            builder.credentials_provider(provider.ok_or_else(|| "the environment gives no credentials".to_owned())?)
+        Credentials::Lent(lender) => {
+            builder.credentials_provider(lent::provider(lender, &config.region).await?).identity_cache(lent::cache())
         }
     };
     Ok(Client::from_conf(builder.build()))
 }
 
 /// The HTTP client: rustls with aws-lc, and the given authorities or the system's.
-fn http_client(ca: Option<&[u8]>) -> Result<SharedHttpClient, String> {
+pub(super) fn http_client(ca: Option<&[u8]>) -> Result<SharedHttpClient, String> {
     let trust = match ca {
         None => tls::TrustStore::default(),
         Some(pem) => {

@@ -3,6 +3,7 @@
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError, future};
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -33,9 +34,33 @@ impl fmt::Debug for Keys {
 pub enum Credentials {
     /// A key pair that may be exchanged while calls run ([`Credentials::exchange`]).
     Keys(Arc<RwLock<Keys>>),
-    /// What the environment gives: a web identity token (`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`), a container's
-    /// or an instance's role. Renewed by itself.
-    Environment,
+    /// Keys that are lent for a while, and renewed by themselves.
+    Lent(Lender),
+}
+
+/// Who lends keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lender {
+    /// A security token service, for the service account's token.
+    WebIdentity(WebIdentity),
+    /// What the container was given to ask: EKS Pod Identity and the like (`AWS_CONTAINER_CREDENTIALS_FULL_URI`).
+    PodIdentity {
+        /// The service account that a role is to be associated with, for people.
+        account: String,
+    },
+    /// The metadata service of the machine that this runs on.
+    InstanceRole,
+}
+
+/// A role that is taken by a service account's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebIdentity {
+    /// The role.
+    pub role_arn: String,
+    /// The file with the token; it is read for each renewal.
+    pub token_file: PathBuf,
+    /// Whose token it is, for people: `system:serviceaccount:<namespace>:<name>`.
+    pub account: String,
 }
 
 impl Credentials {
@@ -44,7 +69,7 @@ impl Credentials {
         Self::Keys(Arc::new(RwLock::new(keys)))
     }
 
-    /// Takes other keys from the next request on; nothing happens for [`Credentials::Environment`].
+    /// Takes other keys from the next request on; nothing happens for keys that are lent.
     pub fn exchange(&self, keys: Keys) {
         if let Self::Keys(held) = self {
             *held.write().unwrap_or_else(PoisonError::into_inner) = keys;

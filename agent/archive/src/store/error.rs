@@ -82,6 +82,10 @@ pub enum Reason {
     Denied,
     /// The credentials are missing, unknown, wrong or expired.
     Credentials,
+    /// Whoever lends the credentials does not.
+    NotLent,
+    /// Whoever lends the credentials cannot be reached.
+    LenderAway,
     /// The bucket is in another region.
     Region,
     /// The store's clock and ours are too far apart.
@@ -109,6 +113,8 @@ impl Reason {
             Self::NoBucket => "NoBucket",
             Self::Denied => "Denied",
             Self::Credentials => "Credentials",
+            Self::NotLent => "NotLent",
+            Self::LenderAway => "LenderAway",
             Self::Region => "Region",
             Self::Clock => "Clock",
             Self::Damaged => "Damaged",
@@ -121,7 +127,7 @@ impl Reason {
 
     /// Whether it may go away without anybody doing anything.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Timeout | Self::Busy | Self::Damaged)
+        matches!(self, Self::Unreachable | Self::LenderAway | Self::Timeout | Self::Busy | Self::Damaged)
     }
 }
 
@@ -182,6 +188,8 @@ impl Error {
             Reason::NoBucket => "there is no such bucket; create it or correct its name".into(),
             Reason::Denied => format!("the credentials may not do that; grant {}", self.call.permission()),
             Reason::Credentials => "it does not accept the credentials; check access key, secret and expiry".into(),
+            Reason::NotLent => "no credentials are lent for it".into(),
+            Reason::LenderAway => "whoever lends the credentials for it cannot be reached".into(),
             Reason::Region => "the bucket is in another region; correct the region".into(),
             Reason::Clock => "its clock and this node's are too far apart; set the node's clock".into(),
             Reason::Damaged => "what arrived is not what was sent".into(),

@@ -9,13 +9,14 @@ mod client;
 mod config;
 mod credentials;
 mod error;
+mod lent;
 mod port;
 mod probe;
 mod s3;
 mod sdk_error;
 
 pub use config::{Config, Encryption, Limits};
-pub use credentials::{Credentials, Keys};
+pub use credentials::{Credentials, Keys, Lender, WebIdentity};
 pub use error::{Call, Error, Reason};
 pub use port::{Created, Download, Listed, Page, Part, Put, Store, create, read, walk};
 pub use probe::{Conditional, probe};

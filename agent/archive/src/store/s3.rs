@@ -5,6 +5,7 @@ use super::{
     body::Body,
     client::client,
     config::{Config, Encryption},
+    credentials::Credentials,
     error::{Call, Error, Reason},
     port::{Download, Listed, Page, Part, Put, Store},
     sdk_error,
@@ -102,6 +103,11 @@ impl Inner {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let (reason, detail) = sdk_error::explain(e);
+        // Nobody lends them: they are given, and empty.
+        let reason = match (reason, &self.config.credentials) {
+            (Reason::NotLent, Credentials::Keys(_)) => Reason::Credentials,
+            (reason, _) => reason,
+        };
         let advice = advice(&self.config, call, reason, e.code().unwrap_or_default(), &detail);
         self.error(call, key, reason, detail).advised(advice)
     }
@@ -404,7 +410,7 @@ impl Store for S3 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Credentials, Keys};
+    use crate::store::Keys;
 
     #[test]
     fn tags_are_encoded() {

@@ -3,7 +3,7 @@
 use super::error::Reason;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::ConnectorError};
 use std::error::Error;
 
 type Failure<E> = SdkError<E, HttpResponse>;
@@ -117,12 +117,27 @@ where
         SdkError::TimeoutError(_) => (Reason::Timeout, chain(e)),
         // The answer could not be read: a connection that was cut, or no S3 at all.
         SdkError::ResponseError(_) => (reason_of("", status(e)).min_unreachable(), chain(e)),
-        _ if caused_by::<CredentialsError>(e) => (Reason::Credentials, chain(e)),
+        _ if caused_by::<CredentialsError>(e) => (unlent(e), chain(e)),
         _ if caused_by::<rustls::Error>(e) => (Reason::Tls, chain(e)),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => (Reason::Timeout, chain(e)),
         SdkError::DispatchFailure(_) => (Reason::Unreachable, chain(e)),
         _ => (Reason::Configuration, chain(e)),
     }
+}
+
+/// Why nobody lends credentials: whoever does cannot be reached, or will not.
+fn unlent(e: &(dyn Error + 'static)) -> Reason {
+    let mut next = Some(e);
+    // What comes before it is the store's call, which was never made.
+    while let Some(e) = next.filter(|e| !e.is::<CredentialsError>()) {
+        next = e.source();
+    }
+    let timed_out = next.and_then(|e| e.downcast_ref()).is_some_and(|e| {
+        matches!(e, CredentialsError::ProviderTimedOut(_))
+            || ["timed out", "timeout"].iter().any(|w| chain(e).contains(w))
+    });
+    let unreached = next.and_then(Error::source).is_some_and(caused_by::<ConnectorError>);
+    if timed_out || unreached { Reason::LenderAway } else { Reason::NotLent }
 }
 
 impl Reason {

@@ -7,6 +7,7 @@ mod asked;
 mod contract;
 mod embedded;
 mod faults;
+mod lent;
 mod ownership;
 mod refusals;
 mod retention;

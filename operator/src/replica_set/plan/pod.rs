@@ -7,14 +7,15 @@ use crate::replica_set::validate::Validated;
 use k8s_openapi::api::core::v1::{
     Affinity, ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile,
     EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodAffinityTerm,
-    PodAntiAffinity, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile, SecretVolumeSource,
-    ServiceAccountTokenProjection, TopologySpreadConstraint, Volume, VolumeProjection, WeightedPodAffinityTerm,
+    PodAntiAffinity, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile, SecretProjection,
+    SecretVolumeSource, ServiceAccountTokenProjection, TopologySpreadConstraint, Volume, VolumeProjection,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use pgconvoy_crds::{names, pod};
 use pgconvoy_terms::MemberName;
 
-/// Lifetime of the agent's API token in seconds; the kubelet renews it when four fifths are over.
+/// Lifetime of the agent's tokens in seconds; the kubelet renews it when four fifths are over.
 const TOKEN_SECONDS: i64 = 3607;
 /// Certificates and passwords: readable by owner and group, which is what PostgreSQL asks of a key that root owns.
 const SECRET_MODE: i32 = 0o640;
@@ -185,15 +186,7 @@ fn volumes_of(set: &Validated, member: &MemberName) -> Vec<Volume> {
             }),
             ..volume(volumes::APP)
         },
-        Volume {
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(names::archive(&set.name)),
-                default_mode: Some(SECRET_MODE),
-                optional: Some(true),
-                ..SecretVolumeSource::default()
-            }),
-            ..volume(volumes::ARCHIVE)
-        },
+        Volume { projected: Some(archive_access(set)), ..volume(volumes::ARCHIVE) },
         Volume {
             config_map: Some(ConfigMapVolumeSource {
                 name: names::pod_config(&set.name),
@@ -203,6 +196,26 @@ fn volumes_of(set: &Validated, member: &MemberName) -> Vec<Volume> {
         },
         Volume { projected: Some(api_access()), ..volume(volumes::API) },
     ]
+}
+
+/// The Secret of the archive, whether it is there or not, and a token of the set's service account that is good at AWS' security token
+/// service alone, and there only for roles that trust it. Every pod has both, so that an archive comes and goes without a pod being
+/// made anew.
+fn archive_access(set: &Validated) -> ProjectedVolumeSource {
+    let secret =
+        SecretProjection { name: names::archive(&set.name), optional: Some(true), ..SecretProjection::default() };
+    let token = ServiceAccountTokenProjection {
+        path: pod::archive::WEB_IDENTITY_TOKEN.to_owned(),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        audience: Some(pod::archive::WEB_IDENTITY_AUDIENCE.to_owned()),
+    };
+    ProjectedVolumeSource {
+        default_mode: Some(SECRET_MODE),
+        sources: Some(vec![
+            VolumeProjection { secret: Some(secret), ..VolumeProjection::default() },
+            VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
+        ]),
+    }
 }
 
 /// What every client of the API expects in `/var/run/secrets/kubernetes.io/serviceaccount`.

@@ -44,6 +44,29 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn keys_that_are_lent_need_no_secret() {
+    let world = World::new(3);
+    for (credentials, lender) in [
+        (
+            json!({ "webIdentity": { "roleArn": "arn:aws:iam::111122223333:role/backups" } }),
+            json!({ "webIdentity": { "roleArn": "arn:aws:iam::111122223333:role/backups" } }),
+        ),
+        (json!({ "podIdentity": {} }), json!("podIdentity")),
+        (json!({ "instanceRole": {} }), json!("instanceRole")),
+    ] {
+        let spec: PgArchiveSpec =
+            serde_json::from_value(json!({ "bucket": "backups", "credentials": credentials })).unwrap();
+        let ArchiveSeen::There(seen) = gather(&world.valid(), "s3", &spec, Use::Own, &BTreeMap::new()) else {
+            panic!("nothing is missing for {credentials}")
+        };
+        assert_eq!(seen.files.keys().collect::<Vec<_>>(), ["access.json"]);
+        let access: serde_json::Value = serde_json::from_slice(&seen.files["access.json"]).unwrap();
+        assert_eq!(access["lender"], lender);
+        assert_eq!(access["account"], "system:serviceaccount:shop:orders");
+    }
+}
+
+#[test]
 fn retention_goes_to_the_agents_and_makes_the_kubelets_look() {
     let world = World::new(3);
     let gathered =
