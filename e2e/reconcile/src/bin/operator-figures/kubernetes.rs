@@ -228,9 +228,17 @@ struct Remote {
 impl Remote {
     fn ask(&self, method: &str, path: &str, content: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("content-type", content).body(body)?;
-        let answer = self.runtime.block_on(self.client.request::<Value>(request));
-        answer.with_context(|| format!("{method} {path}"))
+        loop {
+            let request = Request::builder().method(method).uri(path).header("content-type", content);
+            let answer = self.runtime.block_on(self.client.request::<Value>(request.body(body.clone())?));
+            // A custom resource that nobody has asked for yet: it says when to ask again.
+            let later = match &answer {
+                Err(kube::Error::Api(s)) if s.code == 429 => s.details.as_ref().map(|d| d.retry_after_seconds),
+                _ => None,
+            };
+            let Some(seconds) = later else { return answer.with_context(|| format!("{method} {path}")) };
+            std::thread::sleep(Duration::from_secs(seconds.into()));
+        }
     }
 
     /// Writes, and notes what came of it.
