@@ -7,6 +7,8 @@
 mod degrade;
 #[path = "simulation/manual.rs"]
 mod manual;
+#[path = "simulation/promises.rs"]
+mod promises;
 #[path = "simulation/register.rs"]
 mod register;
 #[path = "simulation/unattached.rs"]

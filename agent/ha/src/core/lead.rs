@@ -209,6 +209,9 @@ impl Core {
             self.open(Some(term), why);
             return;
         }
+        if self.unreached(term, &rule, there(&rule, &reign.streams).len()) {
+            return;
+        }
         if self.overdue(term) || !(reign.barrier && in_force(reign, &rule)) {
             return;
         }
@@ -390,7 +393,8 @@ impl Core {
         self.level.permission = if alone {
             Permission::Forever
         } else if quorum {
-            Permission::Until(Instant(self.now.0 + self.timing.permission))
+            // From the proof on: an agent that dies without one for long leaves that much less.
+            Permission::Until(Instant(self.proof.0 + self.timing.permission))
         } else {
             // Without a quorum the clock is all there is.
             Permission::Until(Instant(self.proof.0 + self.timing.proof + self.timing.ask))

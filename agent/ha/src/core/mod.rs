@@ -17,6 +17,7 @@ mod records;
 mod repair;
 mod term;
 mod unattached;
+mod unreached;
 
 use crate::{
     Activity, Answer, Ask, AskId, Data, Effect, Event, Instant, Local, Output, Permission, Publication, Record,
@@ -113,6 +114,7 @@ pub struct Core {
     vouch: lead::Vouch,
     /// The epoch in which clients were let in.
     gate: Option<Epoch>,
+    gave_way: Option<unreached::GaveWay>,
     short: degrade::Short,
 
     want: Want,
@@ -231,6 +233,7 @@ impl Core {
             proven: false,
             vouch: lead::Vouch::default(),
             gate: None,
+            gave_way: None,
             short: degrade::Short::default(),
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),

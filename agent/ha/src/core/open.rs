@@ -78,7 +78,7 @@ impl Core {
             self.reopen(term);
             return;
         }
-        let position = self.my_position();
+        let position = self.counted_position(term);
         self.collect(term, position);
     }
 
@@ -161,7 +161,8 @@ impl Core {
         let leaving = self.leaving();
         let winner = known.iter().filter(|(m, _)| !(leaving && m.name == self.me)).max_by_key(|(m, p)| {
             let wished = self.hand_over.wished(&m.name);
-            (**p, wished, m.name == self.me, std::cmp::Reverse((*m).clone()))
+            let rather = (m.name == self.me) != self.gives_way(term);
+            (**p, wished, rather, std::cmp::Reverse((*m).clone()))
         });
         let leader = match winner {
             Some((member, _)) => member.clone(),

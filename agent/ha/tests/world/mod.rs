@@ -2,6 +2,7 @@
 
 mod person;
 mod postgres;
+mod promises;
 mod rng;
 
 use pgconvoy_ha::{
@@ -25,6 +26,8 @@ pub(crate) struct Faults {
     switch: f64,
     cut_peer: f64,
     cut_api: f64,
+    /// Nobody reaches its PostgreSQL.
+    block_port: f64,
     wipe: f64,
     lose_message: f64,
     unknown_swap: f64,
@@ -43,6 +46,7 @@ impl Faults {
             switch: 0.0,
             cut_peer: 0.0,
             cut_api: 0.0,
+            block_port: 0.0,
             wipe: 0.0,
             lose_message: 0.0,
             unknown_swap: 0.0,
@@ -76,6 +80,7 @@ impl Faults {
             switch: 0.5,
             cut_peer: 1.0,
             cut_api: 0.7,
+            block_port: 0.3,
             wipe: 0.2,
             lose_message: 0.03,
             unknown_swap: 0.1,
@@ -120,6 +125,8 @@ struct Member {
     open: BTreeMap<AskId, (MemberName, u64)>,
     next_in: u64,
     generation: u64,
+    /// When its agent began.
+    agent_since: u64,
     cut_until: u64,
     no_api_until: u64,
     down_until: u64,
@@ -151,6 +158,11 @@ pub(crate) struct World {
     last_acknowledged: u64,
     gap: u64,
     promoted: BTreeMap<u32, MemberId>,
+    promises: promises::Promises,
+    /// Whose PostgreSQL no other member reaches, while agents talk, until when.
+    ports_blocked: BTreeMap<MemberName, u64>,
+    /// Until then no agent hears another, while PostgreSQL streams.
+    agents_apart_until: u64,
     starts: u64,
     /// Whether a person asked for another leader.
     planned: bool,
@@ -183,6 +195,9 @@ impl World {
             last_acknowledged: 0,
             gap: 0,
             promoted: BTreeMap::new(),
+            promises: promises::Promises::default(),
+            ports_blocked: BTreeMap::new(),
+            agents_apart_until: 0,
             starts: 0,
             planned: false,
             trace: VecDeque::new(),
@@ -205,6 +220,7 @@ impl World {
             open: BTreeMap::new(),
             next_in: 1,
             generation: 0,
+            agent_since: 0,
             cut_until: 0,
             no_api_until: 0,
             down_until: 0,
@@ -221,6 +237,7 @@ impl World {
         let now = Instant(self.now);
         let m = self.members.get_mut(member).unwrap();
         m.generation += 1;
+        m.agent_since = self.now;
         m.inbox.clear();
         m.open.clear();
         m.output = None;
@@ -342,7 +359,8 @@ impl World {
             Effect::Ask { id, to, ask, within } => {
                 let deadline = self.now + within;
                 self.members.get_mut(member).unwrap().open.insert(id, (to.clone(), deadline));
-                let lost = self.cut(member) || self.cut(&to) || self.rng.chance(self.faults.lose_message);
+                let apart = self.agents_apart_until > self.now;
+                let lost = apart || self.cut(member) || self.cut(&to) || self.rng.chance(self.faults.lose_message);
                 if lost {
                     return;
                 }
@@ -425,6 +443,7 @@ impl World {
                 } else {
                     self.note(format!("{to} swaps {} {:?} rules {}", term.epoch.number, term.phase, term.rules.len()));
                     self.check_swap(&term);
+                    self.promises.changed(&term, self.now);
                     self.put(Some(term));
                     if unknown { SwapOutcome::Unknown } else { SwapOutcome::Won(self.read()) }
                 };
@@ -512,9 +531,12 @@ impl World {
             }
             let mut m = self.members.remove(who).unwrap();
             let cut = m.cut_until > self.now;
+            let had_data = m.postgres.has_data();
             {
                 let source = |n: &MemberName| {
-                    self.members.get(n).filter(|s| !cut && s.cut_until <= self.now).map(|s| &s.postgres)
+                    let blocked = self.ports_blocked.get(n).is_some_and(|until| *until > self.now);
+                    let reached = !cut && !blocked;
+                    self.members.get(n).filter(|s| reached && s.cut_until <= self.now).map(|s| &s.postgres)
                 };
                 let agent = m.core.is_some();
                 self.starts += m.postgres.converge(who, self.now, agent, &mut self.rng, &source);
@@ -528,7 +550,13 @@ impl World {
                 self.last_acknowledged = self.now;
             }
             self.check_alone(&acks);
-            self.acknowledged.extend(acks);
+            self.check_begun(&acks);
+            self.acknowledged.extend(acks.iter().map(|a| (a.id, a.epoch)));
+            if had_data && !m.postgres.has_data() {
+                self.check_copies(who);
+            }
+            self.check_reads(who, &m);
+            self.check_rule(who, &m.postgres);
             // An agent does not look all the time.
             let seen = (m.core.is_some() && self.now.is_multiple_of(20)).then(|| m.postgres.local());
             let news = seen.filter(|seen| m.reported.as_ref() != Some(seen));
@@ -544,12 +572,12 @@ impl World {
     }
 
     /// Without a quorum only the clock keeps two leaders from acknowledging at once.
-    fn check_alone(&self, acks: &[(u64, u32)]) {
+    fn check_alone(&self, acks: &[postgres::Acknowledged]) {
         let newest = self.promoted.keys().max().copied().unwrap_or_default();
         if self.spec.acknowledgements == 0
-            && let Some((_, of)) = acks.iter().find(|(_, of)| *of < newest)
+            && let Some(ack) = acks.iter().find(|a| a.epoch < newest)
         {
-            self.fail(&format!("a leader of epoch {of} acknowledges although epoch {newest} has one"));
+            self.fail(&format!("a leader of epoch {} acknowledges although epoch {newest} has one", ack.epoch));
         }
     }
 
@@ -564,6 +592,8 @@ impl World {
                 self.fail(&format!("S2: entry {entry}, acknowledged in epoch {of}, is not in the log of {id}"));
             }
         }
+        self.check_loss(epoch, &id, postgres);
+        self.promises.promoted(epoch.number, self.now);
     }
 
     fn report_flushes(&mut self, follower: &MemberName) {
@@ -612,6 +642,11 @@ impl World {
                 let until = self.now + 1_000 + self.rng.below(20_000);
                 self.note(format!("{who} without API until {until}"));
                 self.members.get_mut(who).unwrap().no_api_until = until;
+            }
+            if self.rng.chance(per_tick(f.block_port)) {
+                let until = self.now + 1_000 + self.rng.below(40_000);
+                self.note(format!("{who} postgres unreached until {until}"));
+                self.ports_blocked.insert(who.clone(), until);
             }
             if self.rng.chance(per_tick(f.wipe)) {
                 self.wipe(who);
@@ -935,10 +970,16 @@ impl World {
     /// Ends all faults.
     pub(crate) fn heal(&mut self) {
         self.faults = Faults::none();
+        self.ports_blocked.clear();
         for m in self.members.values_mut() {
             m.cut_until = 0;
             m.no_api_until = 0;
         }
+    }
+
+    /// No agent trusts another for so long: their certificates expired.
+    pub(crate) fn set_agents_apart_for(&mut self, milliseconds: u64) {
+        self.agents_apart_until = self.now + milliseconds;
     }
 
     /// What the operator does: roster first, then (once nobody counts on them) the pods.

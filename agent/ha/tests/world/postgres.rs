@@ -3,7 +3,7 @@
 use super::rng::Rng;
 use pgconvoy_ha::{Answer, Data, Instant, Local, Permission, RuleInForce, Server, Stream, Want, WantKind};
 use pgconvoy_terms::{Epoch, Incarnation, Lsn, MemberId, MemberName, Position, Rule, SystemId, Tag, TimelineId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
@@ -28,9 +28,19 @@ struct Reign {
     /// Flushed so far, by member, as streamed under a tag of this epoch; and when it was heard last.
     flushed: BTreeMap<MemberId, (usize, u64)>,
     slots: BTreeMap<String, ()>,
-    waiting: Vec<(usize, u64)>,
+    /// Where in the log, which, and since when.
+    waiting: Vec<(usize, u64, u64)>,
     /// When a client wrote last.
     wrote: u64,
+}
+
+/// A write that a client was told is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Acknowledged {
+    pub(crate) id: u64,
+    /// By the leader of which epoch.
+    pub(crate) epoch: u32,
+    pub(crate) begun: u64,
 }
 
 /// The longest pause of the clients while they are let in, in milliseconds.
@@ -168,6 +178,39 @@ impl Postgres {
 
     pub(crate) fn holds(&self, id: u64) -> bool {
         self.log.iter().any(|e| e.id == id)
+    }
+
+    pub(crate) fn has_data(&self) -> bool {
+        self.data.is_some()
+    }
+
+    /// All that its log holds.
+    pub(crate) fn entries(&self) -> BTreeSet<u64> {
+        self.log.iter().map(|e| e.id).collect()
+    }
+
+    /// The epoch as whose leader it lets clients in, if it does and anything of it moves.
+    pub(crate) fn lets_clients_in(&self) -> Option<u32> {
+        match &self.running {
+            Running::Primary(r) if r.gate && !self.hangs() => Some(r.epoch.number),
+            _ => None,
+        }
+    }
+
+    /// The rule by which it acknowledges, if it is writable.
+    pub(crate) fn acknowledges_by(&self) -> Option<&Rule> {
+        match &self.running {
+            Running::Primary(r) => Some(&r.rule),
+            _ => None,
+        }
+    }
+
+    /// Whether what a client may see here was flushed by as many followers as the rule asks for, up to the epoch's own row.
+    pub(crate) fn is_settled(&self) -> bool {
+        match &self.running {
+            Running::Primary(r) => r.barrier.is_some_and(|b| r.enough(b)),
+            _ => true,
+        }
     }
 
     pub(crate) fn just_promoted(&mut self) -> Option<(Epoch, MemberId)> {
@@ -510,7 +553,9 @@ impl Postgres {
             let end = p.end.0 as usize;
             let ours = end.checked_sub(1).and_then(|i| log.get(i)).map(|e| TimelineId(e.epoch));
             if ours != Some(p.timeline) {
-                return Answer::Diverged { timeline: p.timeline, fork: Lsn(1) };
+                // Where the log here left that timeline.
+                let fork = log.iter().take_while(|e| e.epoch <= p.timeline.0).count().max(1);
+                return Answer::Diverged { timeline: p.timeline, fork: Lsn(fork as u64) };
             }
         }
         let slot = Tag::new(who, epoch).slot();
@@ -518,8 +563,8 @@ impl Postgres {
         Answer::Admitted { slot, from }
     }
 
-    /// Clients write while they are let in; returns the entries acknowledged now, with the epoch that did it.
-    pub(crate) fn take_writes(&mut self, next: &mut u64, rng: &mut Rng) -> Vec<(u64, u32)> {
+    /// Clients write while they are let in; returns what is acknowledged now.
+    pub(crate) fn take_writes(&mut self, next: &mut u64, rng: &mut Rng) -> Vec<Acknowledged> {
         if self.hangs() {
             return vec![];
         }
@@ -528,13 +573,13 @@ impl Postgres {
             r.wrote = self.now;
             *next += 1;
             self.log.push(Entry { epoch: r.epoch.number, id: *next });
-            r.waiting.push((self.log.len(), *next));
+            r.waiting.push((self.log.len(), *next, self.now));
         }
-        let number = r.epoch.number;
+        let epoch = r.epoch.number;
         let (done, still): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut r.waiting).into_iter().partition(|(at, _)| r.enough(*at));
+            std::mem::take(&mut r.waiting).into_iter().partition(|(at, ..)| r.enough(*at));
         r.waiting = still;
-        done.into_iter().map(|(_, id)| (id, number)).collect()
+        done.into_iter().map(|(_, id, begun)| Acknowledged { id, epoch, begun }).collect()
     }
 }
 
