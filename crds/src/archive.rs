@@ -57,10 +57,22 @@ pub struct PgArchiveSpec {
     /// Tags that every object gets, up to ten. The keys need `s3:PutObjectTagging` for them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// How snapshots are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<ArchiveSnapshots>,
     /// What stays of what is archived. Default: all of it, for ever. The newest complete snapshot always stays, and with each
     /// snapshot that stays all WAL since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+/// How snapshots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveSnapshots {
+    /// So many bytes of the data are read in a second at most. It counts for those that begin later. Default: as fast as it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes_per_second: Option<i64>,
 }
 
 /// How the store encrypts what it keeps. What is there already stays as it is.
@@ -241,6 +253,9 @@ pub struct ArchiveAccess {
     pub path_style: bool,
     /// How many seconds WAL may wait.
     pub max_delay_seconds: u32,
+    /// So many bytes a snapshot reads in a second at most; none: as fast as it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_bytes_per_second: Option<u64>,
     /// Who lends the keys; none: they are files beside this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lender: Option<ArchiveLender>,
@@ -268,6 +283,10 @@ impl PgArchiveSpec {
             region: self.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
             path_style: self.path_style.unwrap_or(false),
             max_delay_seconds: self.max_delay_seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(1),
+            snapshot_bytes_per_second: self
+                .snapshots
+                .and_then(|s| s.max_bytes_per_second)
+                .and_then(|b| u64::try_from(b).ok()),
             lender: self.credentials.lender(),
             account: format!("system:serviceaccount:{namespace}:{set}"),
             server_side_encryption: self.server_side_encryption.clone(),

@@ -83,7 +83,7 @@ pub mod reasons {
     /// WAL is archived, but some from before is missing in the archive and gone everywhere: what was archived up to there
     /// cannot be replayed beyond it. The leader takes a snapshot behind it by itself, with which this ends.
     pub const ARCHIVE_GAP: &str = "ArchiveGap";
-    /// There is no connection to the store.
+    /// There is no connection to the store, or to whoever lends the keys for it.
     pub const STORE_UNREACHABLE: &str = "StoreUnreachable";
     /// The store's certificate is not trusted.
     pub const STORE_UNTRUSTED: &str = "StoreUntrusted";
@@ -91,7 +91,7 @@ pub mod reasons {
     pub const STORE_BUSY: &str = "StoreBusy";
     /// There is no such bucket.
     pub const NO_BUCKET: &str = "NoBucket";
-    /// The store does not accept the access key, or the key may not do what archiving needs.
+    /// The store does not accept the access key, nobody lends one, or the key may not do what archiving needs.
     pub const STORE_DENIES: &str = "StoreDenies";
     /// The store refuses in another way: region, clock, a call that it does not know.
     pub const STORE_REFUSES: &str = "StoreRefuses";

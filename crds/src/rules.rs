@@ -389,6 +389,12 @@ pub(crate) fn archive() -> Vec<Rule> {
              with aws:",
         ),
         rule(
+            "spec.snapshots.maxBytesPerSecond",
+            "self >= 1048576",
+            "snapshots.maxBytesPerSecond is 1048576 (1 MiB) at least: with less a snapshot hardly comes to its end; leave it out to \
+             read as fast as it goes",
+        ),
+        rule(
             "spec.retention",
             "has(self.days) || has(self.snapshots)",
             "retention says days, snapshots or both; leave it out to keep everything",

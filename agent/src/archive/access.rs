@@ -1,8 +1,9 @@
 //! What leads to the archive, as the operator hands it to the agent: files of a Secret, which come, change and go.
 
+use pgconvoy_archive::snapshot::Pace;
 use pgconvoy_archive::store::{Config, Credentials, Encryption, Keys, Lender, WebIdentity};
 use pgconvoy_crds::{ArchiveAccess, ArchiveLender, RetentionAsked, ServerSideEncryptionType, pod::archive as files};
-use std::{fmt, fs, io, path::Path, time::Duration};
+use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
 
 /// What leads to the archive.
 #[derive(Clone, PartialEq)]
@@ -71,6 +72,11 @@ impl Access {
         serde_json::from_slice(&text)
             .map(Some)
             .map_err(|e| format!("{} is not understood by this agent: {e}", path.display()))
+    }
+
+    /// How fast snapshots may read.
+    pub(crate) fn pace(&self) -> Arc<Pace> {
+        Arc::new(Pace::new(self.place.snapshot_bytes_per_second))
     }
 
     /// For the store's client.

@@ -1,12 +1,12 @@
 //! After a gap: snapshots from before it lead nowhere beyond it, so the leader takes one behind it, without being asked.
 
-use super::{report::Standing, role::Reign, shipping::Shipping};
+use super::{pace::giving_way, report::Standing, role::Reign, shipping::Shipping};
 use crate::{clock, coordination::About};
 use pgconvoy_archive::{
     layout::{EpochDir, Gap},
     retain::{Good, Inventory},
     ship::Progress,
-    snapshot::{self, SnapshotId, take},
+    snapshot::{self, SnapshotId, take_paced},
     store::Store,
 };
 use pgconvoy_terms::Lsn;
@@ -107,7 +107,9 @@ impl Shipping {
         let time = clock::wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time };
         let server = self.driver.archivist().streaming();
-        let taken = Box::pin(take(store.clone(), dir, &id, &self.me.paths.pgdata, &server, &options)).await?;
+        let pace = self.access.pace();
+        let taking = take_paced(store.clone(), dir, &id, &self.me.paths.pgdata, &server, &options, &pace);
+        let taken = Box::pin(giving_way(&self.driver, &pace, taking)).await?;
         match timeout(WAL, progress.wait_for(|p| p.archived >= taken.stop)).await {
             Ok(Ok(_)) => Ok(Some(id)),
             Ok(Err(_)) => Err(Failure::Ended),

@@ -11,6 +11,7 @@ mod full;
 mod inspect;
 mod keeper;
 mod metrics;
+mod pace;
 mod report;
 mod role;
 mod shipping;

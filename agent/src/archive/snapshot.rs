@@ -2,7 +2,7 @@
 //!
 //! Whoever writes its name into the status first takes it; the API server sees to it that there is one first.
 
-use super::{access::Access, role::Role};
+use super::{access::Access, pace::giving_way, role::Role};
 use crate::{
     clock,
     coordination::{About, ApiError, Events, SnapshotClient, Snapshots},
@@ -11,7 +11,7 @@ use crate::{
 };
 use pgconvoy_archive::{
     layout::EpochDir,
-    snapshot::{self, Manifest, SnapshotId, take},
+    snapshot::{self, Manifest, SnapshotId, take_paced},
     store::{self, S3},
 };
 use pgconvoy_crds::{PgSnapshotStatus, SnapshotPhase};
@@ -188,12 +188,15 @@ impl Taker {
         let files = self.me.paths.archive.clone();
         let access = tokio::task::spawn_blocking(move || Access::read(&files, "")).await;
         let access = access.map_err(|e| Failure::Access(e.to_string()))?.map_err(Failure::Access)?;
-        let store = Arc::new(S3::new(access.ok_or(Failure::NoArchive)?.config()).await?);
+        let access = access.ok_or(Failure::NoArchive)?;
+        let store = Arc::new(S3::new(access.config()).await?);
         let mut archivist = self.driver.archivist();
         let id: SnapshotId = name.parse()?;
         let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time: now() };
         let server = archivist.streaming();
-        let manifest = take(store, dir, &id, &self.me.paths.pgdata, &server, &options).await?;
+        let pace = access.pace();
+        let taking = take_paced(store, dir, &id, &self.me.paths.pgdata, &server, &options, &pace);
+        let manifest = giving_way(&self.driver, &pace, taking).await?;
         // It is good once its WAL is archived as well: the leader's slot stands behind what is.
         let begun = Instant::now();
         loop {

@@ -209,6 +209,20 @@ impl Archivist {
         }))
     }
 
+    /// How many bytes of WAL are behind: on a follower what it has not replayed of what its leader has; on a leader what the
+    /// slowest follower, or the archive, has not flushed.
+    pub(crate) async fn behind(&mut self) -> Result<u64, Error> {
+        const DOING: &str = "asking how far replication is behind";
+        let session = self.session().await?;
+        let sql = "SELECT coalesce(CASE WHEN pg_is_in_recovery() THEN (SELECT pg_wal_lsn_diff(greatest(latest_end_lsn, \
+                   flushed_lsn), pg_last_wal_replay_lsn()) FROM pg_stat_wal_receiver) ELSE (SELECT \
+                   max(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn)) FROM pg_stat_replication WHERE state = \
+                   'streaming') END, 0)::bigint";
+        let behind: i64 = session.row(DOING, sql).await?.get(0, DOING)?;
+        self.session = Some(session);
+        Ok(u64::try_from(behind).unwrap_or(0))
+    }
+
     /// Gives up all that the slot keeps, and has PostgreSQL remove it. Archiving goes on behind it, with a gap.
     pub(crate) async fn give_up(&mut self) -> Result<(), Error> {
         self.keep(Some(Lsn(u64::MAX))).await?;

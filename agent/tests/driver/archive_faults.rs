@@ -6,7 +6,7 @@ use crate::{
     archiving::{SOON, archiving, archiving_as, system},
     member::{Member, Set, SmallVolume, Streams, epoch, say},
 };
-use pgconvoy_agent::coordination::Snapshots;
+use pgconvoy_agent::{archive::Role, coordination::Snapshots};
 use pgconvoy_archive::{layout::Owner, layout::open_archive, retain::Inventory};
 use pgconvoy_crds::SnapshotPhase;
 use pgconvoy_e2e_s3::{Fault, Operation, Options, Server};
@@ -341,4 +341,48 @@ async fn a_snapshot_whose_agent_is_killed_is_told_to_have_failed_and_the_next_on
     assert_eq!(told.phase, Some(SnapshotPhase::Completed), "{told:?}");
     let inventory = Inventory::look(&archive.store, system).await.unwrap();
     assert_eq!(inventory.good.iter().map(|g| g.id.to_string()).collect::<Vec<_>>(), ["second"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_gives_way_while_its_follower_is_behind() {
+    let Some(set) = Set::new() else { return };
+    let archive = Archive::new().await;
+    let mut one = archive.member(&set, 1).await;
+    let incarnation = one.incarnation.clone();
+    one.reach(WantKind::Found { incarnation }).await;
+    crate::archive::lead(&mut one, 1, &[]).await;
+    let mut two = archive.member(&set, 2).await;
+    come(&mut two, &one, 1, false).await;
+    follow(&mut two, &one, 1).await;
+
+    let taker = archiving(&two).await;
+    let (system, leader) = (system(&two).await, one.name.clone());
+    taker.handle.role.send_replace(Role::Follows { leader, epoch: epoch(1), system });
+    let is_there = |name: &str| {
+        let manifest = format!("/snapshots/{name}/manifest.json");
+        archive.s3.keys().iter().any(|key| key.ends_with(&manifest))
+    };
+    let take = async |name: &str| {
+        taker.api.ask(name);
+        taker.open.send_replace([(name.to_owned(), Default::default())].into());
+        let begun = Instant::now();
+        while taker.api.snapshot(name).phase != Some(SnapshotPhase::Running) {
+            assert!(begun.elapsed() < SOON, "nobody takes {name}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // More than 20 MiB of data at 4 MiB/s: five seconds.
+    two.value("SELECT pg_wal_replay_pause()").await;
+    one.value("SELECT count(pg_logical_emit_message(true, 'x', repeat('x', 1000000))) FROM generate_series(1, 40)")
+        .await;
+    two.wait_value("SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) > 33554432", "t").await;
+    take("held-back").await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!is_there("held-back"), "it was read as if nothing waited");
+    two.value("SELECT pg_wal_replay_resume()").await;
+    let begun = Instant::now();
+    while !is_there("held-back") {
+        assert!(begun.elapsed() < SOON, "{:?}", taker.api.snapshot("held-back"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

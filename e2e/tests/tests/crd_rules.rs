@@ -584,6 +584,7 @@ fn an_archive_and_a_snapshot_are_checked() {
             lent(json!({ "webIdentity": { "roleArn": "arn:aws-cn:iam::111122223333:role/teams/backups" } })),
             lent(json!({ "podIdentity": {} })),
             lent(json!({ "instanceRole": {} })),
+            archive(json!({ "snapshots": { "maxBytesPerSecond": 52_428_800 } })),
             archive(json!({ "serverSideEncryption": { "type": "SSE-S3" }, "storageClass": "STANDARD_IA" })),
             archive(json!({ "serverSideEncryption": { "type": "SSE-KMS" }, "tags": { "Kostenstelle": "Straße 7" } })),
             archive(
@@ -600,6 +601,7 @@ fn an_archive_and_a_snapshot_are_checked() {
             (archive(json!({ "endpoint": "https://s3.example.com/backups" })), endpoint),
             (archive(json!({ "region": "EU Central" })), "region is a name like eu-central-1"),
             (lent(json!({})), "credentials are one of"),
+            (archive(json!({ "snapshots": { "maxBytesPerSecond": 1000 } })), "1048576 (1 MiB) at least"),
             (lent(json!({ "podIdentity": {}, "instanceRole": {} })), "credentials are one of"),
             (archive(json!({ "credentials": { "podIdentity": {} } })), "credentials are one of"),
             (archive(json!({ "credentials": { "secretAccessKey": null } })), "belong together"),

@@ -1,6 +1,6 @@
 //! One part on its way: files, tar, zstd, and a multipart upload.
 
-use super::{error::Error, manifest::PartInfo, pg_manifest::FileSum};
+use super::{error::Error, manifest::PartInfo, pace::Pace, pg_manifest::FileSum};
 use crate::{
     checksum::Crc32c,
     layout,
@@ -11,6 +11,7 @@ use std::{
     fs, io,
     io::{Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::mpsc;
@@ -35,10 +36,11 @@ pub(super) async fn store_part(
     number: u32,
     data: &Path,
     content: Vec<Content>,
+    pace: Arc<Pace>,
 ) -> Result<(PartInfo, Vec<FileSum>), Error> {
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
     let data = data.to_owned();
-    let packing = tokio::task::spawn_blocking(move || pack(&data, content, sender));
+    let packing = tokio::task::spawn_blocking(move || pack(&data, content, sender, &pace));
     let sent = send(store, key, receiver).await;
     // When sending fails the receiver is gone, and packing ends with an error of its own.
     let packed = packing.await.map_err(|e| Error::disk("pack", key)(io::Error::other(e)))?;
@@ -82,8 +84,12 @@ struct Chunks {
 impl Chunks {
     fn give(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.sender.blocking_send(chunk.into()).map_err(|_| io::Error::other("the upload was given up"))
+        self.sender.blocking_send(chunk.into()).map_err(|_| given_up())
     }
+}
+
+fn given_up() -> io::Error {
+    io::Error::other("the upload was given up")
 }
 
 impl Write for Chunks {
@@ -101,8 +107,21 @@ impl Write for Chunks {
     }
 }
 
-fn pack(data: &Path, content: Vec<Content>, sender: mpsc::Sender<Bytes>) -> Result<(Vec<FileSum>, u64), Error> {
+fn pack(
+    data: &Path,
+    content: Vec<Content>,
+    sender: mpsc::Sender<Bytes>,
+    pace: &Pace,
+) -> Result<(Vec<FileSum>, u64), Error> {
     let failed = |e: io::Error| Error::disk("pack", data)(e);
+    let upload = sender.clone();
+    let gate = |bytes: usize| {
+        if upload.is_closed() {
+            return Err(given_up());
+        }
+        pace.read(bytes);
+        Ok(())
+    };
     let chunks = Chunks { buffer: Vec::with_capacity(CHUNK), sender };
     let mut encoder = zstd::stream::write::Encoder::new(chunks, 1).map_err(failed)?;
     encoder.include_checksum(true).map_err(failed)?;
@@ -119,7 +138,7 @@ fn pack(data: &Path, content: Vec<Content>, sender: mpsc::Sender<Bytes>) -> Resu
             }
             Content::Files(files) => {
                 for path in files {
-                    if let Some(sum) = append(&mut tar, data, &path)? {
+                    if let Some(sum) = append(&mut tar, data, &path, &gate)? {
                         unpacked += sum.size;
                         sums.push(sum);
                     }
@@ -169,12 +188,15 @@ struct Fixed<'a> {
     file: &'a mut fs::File,
     left: u64,
     crc32c: Crc32c,
+    /// Keeps the pace.
+    gate: &'a dyn Fn(usize) -> io::Result<()>,
 }
 
 impl Read for Fixed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let Some(buffer) = buffer.get_mut(..want).filter(|b| !b.is_empty()) else { return Ok(0) };
+        (self.gate)(buffer.len())?;
         let mut got = self.file.read(buffer)?;
         if got == 0 {
             buffer.fill(0);
@@ -186,7 +208,12 @@ impl Read for Fixed<'_> {
     }
 }
 
-fn append<W: Write>(tar: &mut tar::Builder<W>, data: &Path, path: &Path) -> Result<Option<FileSum>, Error> {
+fn append<W: Write>(
+    tar: &mut tar::Builder<W>,
+    data: &Path,
+    path: &Path,
+    gate: &dyn Fn(usize) -> io::Result<()>,
+) -> Result<Option<FileSum>, Error> {
     let full = data.join(path);
     let mut file = match fs::File::open(&full) {
         Ok(file) => file,
@@ -197,7 +224,7 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, data: &Path, path: &Path) -> Resu
     let meta = file.metadata().map_err(Error::disk("look at", &full))?;
     let modified = seconds(meta.modified().unwrap_or(UNIX_EPOCH));
     let mut header = header(meta.len(), tar::EntryType::Regular, modified);
-    let mut fixed = Fixed { file: &mut file, left: meta.len(), crc32c: Crc32c::new() };
+    let mut fixed = Fixed { file: &mut file, left: meta.len(), crc32c: Crc32c::new(), gate };
     tar.append_data(&mut header, path, &mut fixed).map_err(Error::disk("pack", &full))?;
     Ok(Some(FileSum { path: path.to_owned(), size: meta.len(), crc32c: fixed.crc32c.value(), modified }))
 }

@@ -5,6 +5,7 @@ use super::{
     error::Error,
     files::{CONTROL, find, group},
     manifest::{Manifest, SnapshotId, folder, manifest_key, part_key, pg_manifest_key},
+    pace::Pace,
     part::{Content, store_part},
     pg_manifest,
 };
@@ -31,11 +32,10 @@ pub struct Options {
     pub time: String,
 }
 
-/// Takes a snapshot of the data directory of a running server: `epoch` is the one that it follows or leads. Whoever calls
-/// must see to it that WAL from its start to its stop gets into the archive.
+/// [`take_paced`], as fast as it goes.
 ///
 /// # Errors
-/// [`Error`]; what was stored until then stays, without a manifest, and is no snapshot.
+/// As there.
 pub async fn take(
     store: Arc<dyn Store>,
     epoch: &EpochDir,
@@ -43,6 +43,23 @@ pub async fn take(
     data: &Path,
     server: &pgconvoy_wire::Config,
     options: &Options,
+) -> Result<Manifest, Error> {
+    take_paced(store, epoch, id, data, server, options, &Arc::new(Pace::new(None))).await
+}
+
+/// Takes a snapshot of the data directory of a running server: `epoch` is the one that it follows or leads. Whoever calls
+/// must see to it that WAL from its start to its stop gets into the archive.
+///
+/// # Errors
+/// [`Error`]; what was stored until then stays, without a manifest, and is no snapshot.
+pub async fn take_paced(
+    store: Arc<dyn Store>,
+    epoch: &EpochDir,
+    id: &SnapshotId,
+    data: &Path,
+    server: &pgconvoy_wire::Config,
+    options: &Options,
+    pace: &Arc<Pace>,
 ) -> Result<Manifest, Error> {
     let system = epoch.system;
     let there = store.list(&folder(system, id), None, false).await?;
@@ -66,8 +83,8 @@ pub async fn take(
     }
     let last = contents.len() as u32;
     let numbered = (0u32..).zip(contents).map(|(number, content)| {
-        let (store, data, key) = (store.clone(), data.clone(), part_key(system, id, number));
-        async move { store_part(&*store, &key, number, &data, content).await }
+        let (store, data, key, pace) = (store.clone(), data.clone(), part_key(system, id, number), pace.clone());
+        async move { store_part(&*store, &key, number, &data, content, pace).await }
     });
     let mut done: Vec<_> = stream::iter(numbered).buffer_unordered(options.parallel.max(1)).try_collect().await?;
 
@@ -77,7 +94,7 @@ pub async fn take(
     let ended = backup.end().await?;
     let given = vec![(PathBuf::from(CONTROL), control), (PathBuf::from("backup_label"), ended.label.into_bytes())];
     let key = part_key(system, id, last);
-    done.push(store_part(&*store, &key, last, &data, vec![Content::Given(given)]).await?);
+    done.push(store_part(&*store, &key, last, &data, vec![Content::Given(given)], pace.clone()).await?);
 
     done.sort_by_key(|(part, _)| part.number);
     let (parts, sums): (Vec<_>, Vec<_>) = done.into_iter().unzip();

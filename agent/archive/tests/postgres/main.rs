@@ -13,6 +13,7 @@ mod server;
 mod bench;
 mod fetching;
 mod forks;
+mod pace;
 mod restored;
 mod shipping;
 mod snapshots;
