@@ -124,6 +124,7 @@ pub async fn run(identity: Identity) -> Result<()> {
             .await
             .context("the port for the other agents cannot be had")?;
     tasks.push(("peers", listening));
+    tasks.push(("certificates", peers::watch_expiry(&identity.member, tls.clone(), events.clone())));
     let peers = Peers::new(&identity, tls, addresses, peer_metrics);
     let (ready_in, ready) = watch::channel(Ready { ready: false, why: "the agent starts".to_owned() });
     let (_, probing) = http::serve(everywhere(identity.http_port), stepped.clone(), ready, registry)

@@ -5,12 +5,14 @@
 //! which proves nothing.
 
 mod client;
+mod expiry;
 mod message;
 mod metrics;
 mod server;
 mod tls;
 
 pub use client::Peers;
+pub use expiry::watch_expiry;
 pub use metrics::Metrics;
 pub use server::{Asked, serve};
 pub use tls::{Tls, TlsError};

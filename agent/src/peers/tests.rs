@@ -43,8 +43,28 @@ impl Authority {
     }
 
     fn write_for(&self, directory: &Path, common_name: &str, dns: &str, usages: &[ExtendedKeyUsagePurpose]) {
+        self.write_until(directory, common_name, dns, usages, None);
+    }
+
+    /// As [`Authority::write`], with a certificate that ended in this year.
+    fn write_expired(&self, directory: &Path, common_name: &str, year: i32) {
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.write_until(directory, common_name, common_name, &both, Some(year));
+    }
+
+    fn write_until(
+        &self,
+        directory: &Path,
+        common_name: &str,
+        dns: &str,
+        usages: &[ExtendedKeyUsagePurpose],
+        year: Option<i32>,
+    ) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![dns.to_owned()]).unwrap();
+        if let Some(year) = year {
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        }
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = usages.to_vec();
@@ -393,6 +413,46 @@ async fn renewed_certificates_come_into_use_without_a_restart() {
     let asking = tokio::spawn(async move { p.ask(&name(2), &question(), SECOND * 5).await });
     pair.answer_one().await;
     asking.await.unwrap().unwrap();
+}
+
+/// Nobody renewed them: whoever shows one that has expired is not trusted, on either side, and a renewal is enough.
+#[tokio::test]
+async fn expired_certificates_are_trusted_by_neither_side_until_they_are_renewed() {
+    let mut pair = Pair::new().await;
+    let (peers, metrics) = pair.peers();
+    let ask = |peers: &Peers| {
+        let p = peers.clone();
+        tokio::spawn(async move { p.ask(&name(2), &question(), SECOND * 5).await })
+    };
+    let asking = ask(&peers);
+    pair.answer_one().await;
+    asking.await.unwrap().unwrap();
+    assert_eq!(count(&metrics, "ask", "handshake"), 0);
+
+    // Both sides in turn: whoever shows one that has expired is not trusted.
+    for (directory, who) in [(pair.theirs.path(), "orders-2"), (pair.mine.path(), "orders-1")] {
+        pair.authority.write_expired(directory, who, 2020);
+        let tls = Tls::load(directory).unwrap().current();
+        assert!(tls.seconds_left().unwrap() < -86_400 * 365, "{who}");
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let (anew, metrics) = pair.peers();
+    assert_eq!(ask(&anew).await.unwrap(), Err(Unreachable::Silent));
+    assert_eq!(count(&metrics, "ask", "handshake"), 1);
+    pair.authority.write(pair.theirs.path(), "orders-2", "orders-2");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let before = count(&pair.metrics, "server", "handshake");
+    assert_eq!(ask(&anew).await.unwrap(), Err(Unreachable::Silent));
+    eventually(|| count(&pair.metrics, "server", "handshake") > before).await;
+
+    pair.authority.write(pair.mine.path(), "orders-1", "orders-1");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for peers in [anew, peers] {
+        let asking = ask(&peers);
+        pair.answer_one().await;
+        asking.await.unwrap().unwrap();
+    }
+    assert!(Tls::load(pair.mine.path()).unwrap().current().seconds_left().unwrap() > 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +47,16 @@ pub(super) struct Loaded {
     pub(super) client: Arc<ClientConfig>,
     /// Goes up with each reading.
     pub(super) generation: u64,
+    /// When the agent's own certificate expires, in seconds since 1970.
+    not_after: Option<i64>,
+}
+
+impl Loaded {
+    /// How long the agent's own certificate is good for, in seconds; negative: since when it no longer is. By the wall clock, as
+    /// certificates are.
+    pub(super) fn seconds_left(&self) -> Option<i64> {
+        Some(self.not_after? - ASN1Time::now().timestamp())
+    }
 }
 
 /// The agent's keys and certificates. Clones share them.
@@ -139,6 +149,9 @@ fn load(directory: &Path, generation: u64) -> Result<Loaded, TlsError> {
     let key = PrivateKeyDer::from_pem_file(directory.join(tls::AGENT_KEY))
         .map_err(|e| file(tls::AGENT_KEY, e.to_string()))?;
 
+    let own = chain.first().and_then(|c| X509Certificate::from_der(c).ok());
+    let not_after = own.map(|(_, c)| c.validity().not_after.timestamp());
+
     // Named, not taken from the process: who links what else must not choose our cryptography.
     let provider: Arc<CryptoProvider> = rustls::crypto::aws_lc_rs::default_provider().into();
     let unusable =
@@ -164,7 +177,7 @@ fn load(directory: &Path, generation: u64) -> Result<Loaded, TlsError> {
         .map_err(|e| unusable(&e))?;
     client.alpn_protocols = vec![ALPN.to_vec()];
     client.resumption = rustls::client::Resumption::disabled();
-    Ok(Loaded { server: Arc::new(server), client: Arc::new(client), generation })
+    Ok(Loaded { server: Arc::new(server), client: Arc::new(client), generation, not_after })
 }
 
 /// The member that a certificate names, if it is one of `set`.
