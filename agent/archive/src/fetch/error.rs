@@ -25,6 +25,14 @@ pub enum Error {
         /// Up to where there is WAL.
         covered: Lsn,
     },
+    /// WAL is missing, and what lies behind it may have been stored before it.
+    #[error("{segment} is there up to {covered} only, and what is behind it is on its way, or was when writing ended")]
+    Unfinished {
+        /// The segment.
+        segment: SegmentName,
+        /// Up to where there is WAL.
+        covered: Lsn,
+    },
     /// There is no such epoch in the archive.
     #[error("{what} is not in {store}")]
     Unknown {
@@ -69,6 +77,7 @@ impl Error {
         match self {
             Self::Archive(e) => e.reason(),
             Self::Gap { .. } => "Gap",
+            Self::Unfinished { .. } => "Unfinished",
             Self::Unknown { .. } => "Unknown",
             Self::Ambiguous { .. } => "Ambiguous",
             Self::Disk { .. } => "Disk",
@@ -79,7 +88,7 @@ impl Error {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Archive(layout::Error::Store(e)) => e.reason().is_transient(),
-            other => matches!(other, Self::Gap { .. }),
+            other => matches!(other, Self::Gap { .. } | Self::Unfinished { .. }),
         }
     }
 

@@ -3,9 +3,12 @@
 use super::{
     chain::{Chain, Link},
     error::Error,
-    segment::{is_followed, pieces, whole},
+    segment::{last_behind, pieces, whole},
 };
-use crate::store::{Store, read};
+use crate::{
+    layout::{ahead, gaps},
+    store::{Store, read},
+};
 use pgconvoy_terms::{Lsn, SegmentName, TimelineId};
 use std::{
     collections::BTreeMap,
@@ -70,6 +73,9 @@ pub struct Fetcher {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How long WAL is waited for that may be on its way, behind which there is some already. Too short: a follower replays a little
+/// less from the archive. Too long: a restore whose source is no more stands still at its end.
+const UNFINISHED: Duration = Duration::from_secs(10);
 
 impl Fetcher {
     /// A fetcher for this way.
@@ -111,7 +117,14 @@ impl Fetcher {
             self.look_ahead(link, segment).await;
             return Ok(Fetched::Done);
         }
-        let fetched = patiently(&self.shared.options, || self.shared.now(link, segment, to)).await?;
+        let ask = |end| patiently(&self.shared.options, move || self.shared.now(link, segment, to, end));
+        let fetched = match ask(false).await {
+            Err(e @ Error::Unfinished { .. }) => {
+                tracing::warn!("the archive's log ends here: {e}; nothing behind it had been said to be archived");
+                ask(true).await?
+            }
+            done => done?,
+        };
         if fetched == Whole::Yes {
             self.look_ahead(link, segment).await;
         }
@@ -190,8 +203,8 @@ impl Shared {
         there
     }
 
-    /// Fetches a segment that is asked for.
-    async fn now(&self, link: &Link, segment: SegmentName, to: &Path) -> Result<Whole, Error> {
+    /// Fetches a segment that is asked for. `end`: should it not be there whole, and the way end in this epoch, it is the last.
+    async fn now(&self, link: &Link, segment: SegmentName, to: &Path, end: bool) -> Result<Whole, Error> {
         let half = self.ready(segment).with_extension("now");
         let _ = fs::remove_file(&half);
         let size = link.claim.segment_size;
@@ -203,22 +216,36 @@ impl Shared {
                 found = Whole::Yes;
                 break;
             }
-            if let Some(end) = pieces(&*self.store, link, segment, &half).await? {
-                covered = end;
-                found = if end.bytes_since(segment.start(size)) == size { Whole::Yes } else { Whole::Partly };
+            if let Some(there) = pieces(&*self.store, link, segment, &half).await? {
+                covered = there;
+                found = if there.bytes_since(segment.start(size)) == size { Whole::Yes } else { Whole::Partly };
                 break;
             }
         }
         if found != Whole::Yes && link.until.is_none_or(|until| covered < until) {
             // It is the end of the log, or there is a hole.
-            if is_followed(&*self.store, link, segment).await? {
-                return Err(Error::Gap { segment, covered });
+            if let Some(last) = last_behind(&*self.store, link, segment).await? {
+                if link.until.is_some()
+                    || last.bytes_since(covered) >= ahead(size)
+                    || self.given_up(link, covered).await?
+                {
+                    return Err(Error::Gap { segment, covered });
+                }
+                if !end {
+                    return Err(Error::Unfinished { segment, covered });
+                }
             }
         }
         if found != Whole::Absent {
             place(&half, to)?;
         }
         Ok(found)
+    }
+
+    /// Whether WAL of this epoch behind `from` was given up.
+    async fn given_up(&self, link: &Link, from: Lsn) -> Result<bool, Error> {
+        let noted = gaps(&*self.store, link.dir.system).await?;
+        Ok(noted.iter().any(|gap| gap.dir == link.dir && gap.to > from))
     }
 }
 
@@ -241,12 +268,19 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
         match call().await {
-            Err(e) if e.is_transient() && began.elapsed() + pause < options.patience => {
+            Err(e) if e.is_transient() && began.elapsed() + pause < patience(options, &e) => {
                 tracing::warn!("fetching again: {e}");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
             done => return done,
         }
+    }
+}
+
+fn patience(options: &Options, e: &Error) -> Duration {
+    match e {
+        Error::Unfinished { .. } => options.patience.min(UNFINISHED),
+        _ => options.patience,
     }
 }

@@ -61,24 +61,18 @@ pub(super) async fn pieces(
     Ok(Some(end))
 }
 
-/// Whether the epoch has any WAL behind this segment, before its end.
-pub(super) async fn is_followed(store: &dyn Store, link: &Link, segment: SegmentName) -> Result<bool, Error> {
+/// The beginning of the last object that the epoch has behind this segment, before its end; `None`: there is none.
+pub(super) async fn last_behind(store: &dyn Store, link: &Link, segment: SegmentName) -> Result<Option<Lsn>, Error> {
     let size = link.claim.segment_size;
     let next = Lsn(segment.start(size).0 + size);
-    let counts = |lsn: Lsn| lsn >= next && link.until.is_none_or(|until| lsn < until);
-    let mut found = false;
+    let counts = |lsn: &Lsn| *lsn >= next && link.until.is_none_or(|until| *lsn < until);
+    let mut last = None;
     let after = link.dir.segment(segment);
-    walk(store, &link.dir.wal(), Some(&after), true, |page| {
-        found |= page.objects.iter().filter_map(|o| parse_segment(&o.key)).any(|s| counts(s.start(size)));
-        !found
+    walk(store, &link.dir.wal(), Some(&after), false, |page| {
+        let start = |key: &str| parse_segment(key).map(|s| s.start(size)).or_else(|| Some(Piece::parse(key)?.start));
+        last = last.max(page.objects.iter().filter_map(|o| start(&o.key)).filter(counts).max());
+        true
     })
     .await?;
-    if !found {
-        walk(store, &link.dir.live(), None, false, |page| {
-            found |= page.objects.iter().filter_map(|o| Piece::parse(&o.key)).any(|p| counts(p.start));
-            !found
-        })
-        .await?;
-    }
-    Ok(found)
+    Ok(last)
 }

@@ -12,7 +12,7 @@ use super::{
     upload::{Stored, upload},
 };
 use crate::{
-    layout::{EpochDir, Piece},
+    layout::{EpochDir, Piece, ahead},
     store::Store,
 };
 use bytes::{Bytes, BytesMut};
@@ -339,8 +339,13 @@ impl<'a, S: Stream> Transfer<'a, S> {
     fn pump(&mut self) {
         while self.framing.is_none() {
             // The order matters: a piece is what came since the last one.
-            let sends = matches!(self.jobs.front(), Some(Job::Piece(..) | Job::Segment(_)));
-            if sends && self.uploads.len() >= self.options.uploads.max(1) {
+            let start = match self.jobs.front() {
+                Some(Job::Piece(Piece { start, .. }, _) | Job::Segment(start)) => Some(*start),
+                _ => None,
+            };
+            // One object that does not get through keeps back those behind it.
+            let far = |start: Lsn| start.bytes_since(self.ledger.archived()) >= ahead(self.options.claim.segment_size);
+            if start.is_some_and(|start| self.uploads.len() >= self.options.uploads.max(1) || far(start)) {
                 return;
             }
             let (Some(job), Some(framer)) = (self.jobs.pop_front(), self.framer.as_mut()) else { return };

@@ -9,7 +9,9 @@ use aws_sdk_s3::{
     Client,
     config::{
         BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig,
+        SharedHttpClient,
+        retry::{RetryConfig, RetryPartition, TokenBucket},
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_http_client::tls;
@@ -31,7 +33,8 @@ pub(super) async fn client(config: &Config) -> Result<Client, String> {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .timeout_config(timeouts(&config.limits))
-        .retry_config(retries(&config.limits));
+        .retry_config(retries(&config.limits))
+        .retry_partition(budget());
     builder.set_endpoint_url(config.endpoint.clone());
     builder = match &config.credentials {
         // Looked at for each request: keys may be exchanged.
@@ -87,4 +90,14 @@ fn retries(limits: &Limits) -> RetryConfig {
         .with_max_attempts(limits.attempts.max(1))
         .with_initial_backoff(limits.first_pause)
         .with_max_backoff(limits.max_pause)
+}
+
+/// Retries beyond those of each call's own limit: 100 at once, and then 10 a second. The SDK's own budget is one for all
+/// clients of a process, and what a long outage takes from it comes back only by as many calls that succeed at once; until
+/// then a store that says "slow down" once would be an error.
+fn budget() -> RetryPartition {
+    // A retry costs five tokens, after a time-out ten.
+    RetryPartition::custom("pgconvoy")
+        .token_bucket(TokenBucket::builder().capacity(500).refill_rate(50.0).build())
+        .build()
 }

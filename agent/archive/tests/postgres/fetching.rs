@@ -8,7 +8,8 @@ use crate::{
 };
 use pgconvoy_archive::{
     fetch::{Chain, Error, Fetched, Fetcher, Options},
-    layout::EpochDir,
+    layout::{EpochDir, Gap},
+    store::Store,
 };
 use pgconvoy_e2e_s3::{Fault, Operation};
 use pgconvoy_terms::{Lsn, SegmentName, TimelineId};
@@ -111,7 +112,7 @@ fn a_hole_or_a_flipped_bit_ends_in_an_error_and_never_in_an_early_end() {
         let bench = Bench::new().await;
         let mut shipper = bench.ship(&server, 1).await;
         let (dir, start) = (shipper.options.dir.clone(), shipper.options.claim.start);
-        write(&server, 200_000).await;
+        write(&server, 300_000).await;
         let last = write(&server, 1).await;
         shipper.archived(last).await;
         drop(shipper);
@@ -138,6 +139,20 @@ fn a_hole_or_a_flipped_bit_ends_in_an_error_and_never_in_an_early_end() {
         fs::remove_file(object(1)).unwrap();
         let error = fetcher.fetch(&name(1).to_string(), &to).await.unwrap_err();
         assert!(matches!(error, Error::Gap { segment, .. } if segment == name(1)), "{error}");
+        // With as little behind it as goes side by side, it is where shipping was cut off.
+        let behind: Vec<_> = (4..).map(object).take_while(|path| path.exists()).collect();
+        assert!(!behind.is_empty());
+        behind.iter().for_each(|path| fs::rename(path, path.with_extension("away")).unwrap());
+        fs::rename(bench.folder(&dir).join("wal/live"), bench.folder(&dir).join("wal-live-away")).unwrap();
+        assert_eq!(fetcher.fetch(&name(1).to_string(), &to).await.unwrap(), Fetched::Absent);
+        // Unless it is known to be given up.
+        let gap = Gap { dir: dir.clone(), from: name(1).start(SEGMENT), to: name(2).start(SEGMENT) };
+        gap.note(&bench.store, "a test", "2026-01-01T00:00:00Z").await.unwrap();
+        let error = fetcher.fetch(&name(1).to_string(), &to).await.unwrap_err();
+        assert!(matches!(error, Error::Gap { .. }), "{error}");
+        bench.store.delete(&[gap.key()]).await.unwrap();
+        behind.iter().for_each(|path| fs::rename(path.with_extension("away"), path).unwrap());
+        fs::rename(bench.folder(&dir).join("wal-live-away"), bench.folder(&dir).join("wal/live")).unwrap();
         // Another segment under its name is none of it.
         fs::copy(object(0), object(1)).unwrap();
         let error = fetcher.fetch(&name(1).to_string(), &to).await.unwrap_err();
@@ -156,6 +171,45 @@ fn a_hole_or_a_flipped_bit_ends_in_an_error_and_never_in_an_early_end() {
             Chain::to_timeline(&bench.store, dir.system, TimelineId(9)).await.unwrap_err(),
             Error::Unknown { .. }
         ));
+    });
+}
+
+#[test]
+fn a_cluster_that_is_lost_with_a_segment_on_its_way_comes_back_up_to_there() {
+    each("a_cluster_that_is_lost_with_a_segment_on_its_way_comes_back_up_to_there", async |pg| {
+        let server = Server::start(pg).await;
+        let bench = Bench::new().await;
+        let mut shipper = bench.ship(&server, 1).await;
+        let (dir, start) = (shipper.options.dir.clone(), shipper.options.claim.start);
+        let first = write(&server, 100).await;
+        shipper.archived(first).await;
+        let restored = Restored::copy(pg, server.port);
+        let name = |n: u64| SegmentName::holding(TimelineId(1), Lsn(start.0 + n * SEGMENT), SEGMENT);
+        let object = |n| bench.folder(&dir).join(format!("wal/{}.zst", name(n)));
+        let stuck = flushed(&server).await.bytes_since(start) / SEGMENT + 1;
+        bench.s3.faults().order(Operation::Put, &format!("{}.zst", name(stuck)), Fault::SlowDown, 100_000);
+        write(&server, 400_000).await;
+        let end = write(&server, 1).await;
+        // Those behind it are stored, but not all of them.
+        let beside = Duration::from_secs(20);
+        let there = async {
+            while !object(stuck + 1).exists() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(beside, there).await.expect("one object on its way keeps all others back");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let archived = shipper.progress.borrow().archived;
+        let there: Vec<u64> = (0..).map_while(|n| (n < 20).then_some(n)).filter(|n| object(*n).exists()).collect();
+        assert!(!object(stuck + 5).exists(), "too far ahead of {archived}: {there:?}, {stuck} is missing");
+        assert!(archived < end && archived.bytes_since(start) / SEGMENT == stuck, "{archived}");
+        drop((shipper, server));
+
+        bench.s3.faults().clear();
+        let fetcher = fetcher(&bench, &dir, restored.dir().join("ahead"), 2).await;
+        let answering = Answering::new(fetcher, restored.dir()).await;
+        restored.recover(&[answering.command.clone(), "recovery_target_timeline = '1'".to_owned()]);
+        assert!(restored.value("SELECT count(*) FROM rows").await.parse::<u32>().unwrap() >= 100);
     });
 }
 
