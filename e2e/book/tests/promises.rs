@@ -37,8 +37,7 @@ fn every_promise_names_tests_that_are_there() {
     for cells in cells.filter(|c| c[0].len() < 4 && c[0].starts_with(['S', 'L'])) {
         shown.entry(cells[0]).or_default().extend(named(cells.last().unwrap()));
     }
-    let promises: Vec<String> =
-        (1..=11).map(|n| format!("S{n}")).chain((1..=4).map(|n| format!("L{n}"))).collect();
+    let promises: Vec<String> = (1..=11).map(|n| format!("S{n}")).chain((1..=4).map(|n| format!("L{n}"))).collect();
     for promise in &promises {
         let names = shown.get(promise.as_str()).unwrap_or_else(|| panic!("{promise} is not on the page"));
         assert!(!names.is_empty(), "{promise} names no test");
@@ -54,7 +53,8 @@ fn every_runbook_names_tests_that_are_there() {
     for file in std::fs::read_dir(root().join("docs/runbooks")).unwrap() {
         let file = file.unwrap().path();
         let text = std::fs::read_to_string(&file).unwrap();
-        let (_, how) = text.split_once("\n## How we know\n").unwrap_or_else(|| panic!("{}: not how we know", file.display()));
+        let (_, how) =
+            text.split_once("\n## How we know\n").unwrap_or_else(|| panic!("{}: not how we know", file.display()));
         let names = named(how);
         assert!(!names.is_empty(), "{} names no test", file.display());
         let gone: Vec<_> = names.difference(&tests).collect();

@@ -108,6 +108,11 @@ async fn live(settings: Settings, words: mpsc::UnboundedSender<Word>) -> anyhow:
     for file in &settings.apply {
         apply(&server, file)?;
     }
+    if let Some(keys) = settings.store.as_ref().filter(|_| settings.lead_to_store) {
+        for object in [crate::store::secret(keys), crate::store::archive()] {
+            put(&server, &object, "pgconvoy-embedded").context("cannot apply the way to the object store")?;
+        }
+    }
     let outside = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), settings.api_port);
     let kubeconfig = settings.directory.join("kubeconfig");
     write(&kubeconfig, &authority.kubeconfig(&format!("https://{outside}"), &admin))?;

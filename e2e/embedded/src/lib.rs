@@ -12,4 +12,5 @@ pub mod http;
 pub mod kubelet;
 pub mod machine;
 pub mod postgres;
+pub mod store;
 pub mod tour;

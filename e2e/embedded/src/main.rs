@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pgconvoy_embedded::machine::outside::{Cluster, Options};
-use pgconvoy_embedded::machine::{self, Word};
+use pgconvoy_embedded::machine::{self, Keys, Word};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -61,6 +61,10 @@ struct Up {
     /// Start containers again at once, however often they end, instead of after pauses that grow.
     #[arg(long)]
     impatient: bool,
+    /// With an S3 server in the cluster, and a PgArchive named `store` in the namespace `default` that leads to it. Its objects are
+    /// files in `store/backups/` of the cluster's directory. The custom resources must be among what is applied.
+    #[arg(long)]
+    store: bool,
     /// A program to run with KUBECONFIG set; the cluster goes when it ends, with its exit status. Default: wait for Ctrl-C.
     #[arg(last = true)]
     run: Vec<String>,
@@ -111,7 +115,8 @@ async fn run(up: &Up) -> anyhow::Result<ExitCode> {
         api_port: up.port,
         no_operator: up.no_operator,
         apply: up.apply.clone(),
-        store: None,
+        store: up.store.then(|| Keys::new("store")),
+        lead_to_store: up.store,
         impatient: up.impatient,
     })?;
     let mut command: Option<tokio::process::Child> = None;

@@ -273,7 +273,8 @@ impl Set {
         }
         let session = Session::open(config).await?;
         let sql = "select pg_is_in_recovery(), ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int, \
-                   (select count(*) from pg_stat_replication)";
+                   (select count(*) from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid \
+                    where s.slot_name <> 'pgconvoy_archive')";
         let rows = session.rows(sql).await?;
         let wanted = ["f".to_owned(), term.epoch.to_string(), "2".to_owned()];
         ensure!(rows.first().is_some_and(|r| *r == wanted), "in recovery, epoch, followers: {rows:?}, not {wanted:?}");

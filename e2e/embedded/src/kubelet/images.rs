@@ -97,6 +97,7 @@ mod tests {
             apply: vec![],
             nodes: 1,
             store: None,
+            lead_to_store: false,
             impatient: false,
         };
         let of = |name: &str| find(name, &settings);

@@ -39,6 +39,9 @@ pub struct Settings {
     pub nodes: u32,
     /// Whom the object store lets in; none: there is no store.
     pub store: Option<Keys>,
+    /// There is a PgArchive from the start that leads to it.
+    #[serde(default)]
+    pub lead_to_store: bool,
     /// Containers that end again and again are started again at once.
     #[serde(default)]
     pub impatient: bool,
@@ -51,6 +54,13 @@ pub struct Keys {
     pub id: String,
     /// Its secret.
     pub secret: String,
+}
+
+impl Keys {
+    /// New ones.
+    pub fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), secret: crate::cluster::random_name() }
+    }
 }
 
 /// The bucket of the object store, whose objects are files in `store/<bucket>/` of the cluster's directory.

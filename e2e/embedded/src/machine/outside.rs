@@ -34,6 +34,8 @@ pub struct Options {
     pub apply: Vec<PathBuf>,
     /// Whom an object store in the cluster lets in; none: there is no store.
     pub store: Option<Keys>,
+    /// There is a PgArchive from the start that leads to it.
+    pub lead_to_store: bool,
     /// Start containers again at once, however often they end: who tests that has no time for the kubelet's growing pauses.
     pub impatient: bool,
 }
@@ -116,6 +118,7 @@ impl Cluster {
             apply: options.apply.iter().map(|f| absolute(f)).collect::<Result<_, _>>()?,
             nodes: NODES,
             store: options.store.clone(),
+            lead_to_store: options.lead_to_store,
             impatient: options.impatient,
         };
         // Copied, too: whoever runs the cluster may not be allowed to where they are.

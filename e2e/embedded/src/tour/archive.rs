@@ -5,7 +5,8 @@ use super::client::Client;
 use super::sql::Sql;
 use super::steps::{READY, SET, SOON, example, title, until, watch_set};
 use super::view::Look;
-use crate::machine::{BUCKET, STORE_PORT, network};
+use crate::machine::BUCKET;
+use crate::store::{self, ARCHIVE};
 use anyhow::{Context as _, bail};
 use pgconvoy_terms::Lsn;
 use serde_json::{Value, json};
@@ -13,8 +14,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The PgArchive and its Secret.
-const ARCHIVE: &str = "store";
 /// The set that is made out of the archive.
 const AGAIN: &str = "again";
 
@@ -24,11 +23,8 @@ const AGAIN: &str = "again";
 /// What did not work.
 pub(super) async fn restore(context: &Context, client: &Client, sql: &Sql) -> anyhow::Result<()> {
     title("6. Its log goes into object storage, and a new set comes out of it");
-    let (id, secret) = (&context.keys.id, &context.keys.secret);
-    let keys = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": ARCHIVE },
-        "stringData": { "id": id, "secret": secret } });
-    client.apply("secrets", &keys).await?;
-    let archive = archive();
+    client.apply("secrets", &store::secret(&context.keys)).await?;
+    let archive = store::archive();
     println!("  $ kubectl apply -f -     # an S3 server inside this cluster; its keys are in the Secret {ARCHIVE}");
     for line in serde_yaml::to_string(&archive)?.lines() {
         println!("    {line}");
@@ -76,18 +72,6 @@ pub(super) async fn restore(context: &Context, client: &Client, sql: &Sql) -> an
         bail!("what was written after the snapshot is missing in the new set");
     }
     Ok(())
-}
-
-fn archive() -> Value {
-    let key = |key: &str| json!({ "name": ARCHIVE, "key": key });
-    json!({
-        "apiVersion": "pgconvoy.dev/v1alpha1", "kind": "PgArchive", "metadata": { "name": ARCHIVE },
-        "spec": {
-            "bucket": BUCKET, "endpoint": format!("http://{}:{STORE_PORT}", network::NODE), "region": "us-east-1",
-            "pathStyle": true,
-            "credentials": { "accessKeyId": key("id"), "secretAccessKey": key("secret") },
-        },
-    })
 }
 
 /// The example's set once more: one member, out of the archive.

@@ -76,7 +76,7 @@ pub async fn run(tour: Tour) -> anyhow::Result<u8> {
     steps::title("1. A cluster on this machine: API server and kubelet in one program, pods as processes");
     println!("  PostgreSQL {} of {} stands for the image in the example.", postgres.version, postgres.bin.display());
     let begun = Instant::now();
-    let keys = Keys { id: "quickstart".to_owned(), secret: crate::cluster::random_name() };
+    let keys = Keys::new("quickstart");
     let mut cluster = Cluster::start(&Options {
         parent: Some(place.clone()),
         programs: tour.programs.clone(),
@@ -86,6 +86,7 @@ pub async fn run(tour: Tour) -> anyhow::Result<u8> {
         no_operator: false,
         apply: machine::custom_resources(&tour.root)?,
         store: Some(keys.clone()),
+        lead_to_store: false,
         impatient: false,
     })?;
     let (sender, addresses) = watch::channel(BTreeMap::new());

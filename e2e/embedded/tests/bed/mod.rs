@@ -150,6 +150,7 @@ impl Bed {
             "services" => ("", "v1", "Service"),
             "pgterms" => ("pgconvoy.dev", "v1alpha1", "PgTerm"),
             "pgreplicasets" => ("pgconvoy.dev", "v1alpha1", "PgReplicaSet"),
+            "pgsnapshots" => ("pgconvoy.dev", "v1alpha1", "PgSnapshot"),
             other => panic!("{other}"),
         };
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
@@ -184,11 +185,20 @@ impl Bed {
     pub(crate) fn apply(&self, file: &str) {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         for document in serde_yaml::Deserializer::from_str(&text) {
-            let object = Value::deserialize(document).unwrap();
-            let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-            let (api, parameters) = (self.api("pgreplicasets"), PatchParams::apply("test"));
-            self.runtime.block_on(api.patch(&name, &parameters, &Patch::Apply(&object))).unwrap();
+            self.make("pgreplicasets", &Value::deserialize(document).unwrap());
         }
+    }
+
+    /// Applies an object.
+    pub(crate) fn make(&self, plural: &str, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let (api, parameters) = (self.api(plural), PatchParams::apply("test"));
+        self.runtime.block_on(api.patch(name, &parameters, &Patch::Apply(object))).unwrap();
+    }
+
+    /// Changes one.
+    pub(crate) fn change(&self, plural: &str, name: &str, patch: &Value) {
+        self.runtime.block_on(self.api(plural).patch(name, &PatchParams::default(), &Patch::Merge(patch))).unwrap();
     }
 
     /// Waits for something.
