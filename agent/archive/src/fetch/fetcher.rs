@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     layout::{ahead, gaps},
-    store::{Store, read},
+    store::{Store, patiently, read},
 };
 use pgconvoy_terms::{Lsn, SegmentName, TimelineId};
 use std::{
@@ -15,7 +15,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -71,8 +71,6 @@ pub struct Fetcher {
     ahead: Mutex<BTreeMap<SegmentName, Fetching>>,
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long WAL is waited for that may be on its way, behind which there is some already. Too short: a follower replays a little
 /// less from the archive. Too long: a restore whose source is no more stands still at its end.
 const UNFINISHED: Duration = Duration::from_secs(10);
@@ -117,7 +115,8 @@ impl Fetcher {
             self.look_ahead(link, segment).await;
             return Ok(Fetched::Done);
         }
-        let ask = |end| patiently(&self.shared.options, move || self.shared.now(link, segment, to, end));
+        let ask =
+            |end| patiently(|e| self.shared.options.patience_with(e), move || self.shared.now(link, segment, to, end));
         let fetched = match ask(false).await {
             Err(e @ Error::Unfinished { .. }) => {
                 tracing::warn!("the archive's log ends here: {e}; nothing behind it had been said to be archived");
@@ -136,7 +135,9 @@ impl Fetcher {
         let Some(link) = number.and_then(|n| self.shared.chain.of(TimelineId(n))) else { return Ok(Fetched::Absent) };
         let key = link.dir.history();
         let get = || async { Ok(read(&*self.shared.store, &key).await?) };
-        let Some(content) = patiently(&self.shared.options, get).await? else { return Ok(Fetched::Absent) };
+        let Some(content) = patiently(|e: &Error| self.shared.options.patience_with(e), get).await? else {
+            return Ok(Fetched::Absent);
+        };
         fs::write(to, &content).map_err(Error::disk("write", to))?;
         Ok(Fetched::Done)
     }
@@ -260,27 +261,12 @@ fn place(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
-/// Tries again while a store fails that may recover.
-async fn patiently<T, F: Future<Output = Result<T, Error>>>(
-    options: &Options,
-    mut call: impl FnMut() -> F,
-) -> Result<T, Error> {
-    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
-    loop {
-        match call().await {
-            Err(e) if e.is_transient() && began.elapsed() + pause < patience(options, &e) => {
-                tracing::warn!("fetching again: {e}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-            }
-            done => return done,
+impl Options {
+    fn patience_with(&self, e: &Error) -> Duration {
+        match e {
+            Error::Unfinished { .. } => self.patience.min(UNFINISHED),
+            e if e.is_transient() => self.patience,
+            _ => Duration::ZERO,
         }
-    }
-}
-
-fn patience(options: &Options, e: &Error) -> Duration {
-    match e {
-        Error::Unfinished { .. } => options.patience.min(UNFINISHED),
-        _ => options.patience,
     }
 }

@@ -4,7 +4,7 @@ use super::{error::Error, manifest::PartInfo, pace::Pace, pg_manifest::FileSum};
 use crate::{
     checksum::Crc32c,
     layout,
-    store::{Put, Store},
+    store::{Put, Store, patiently},
 };
 use bytes::Bytes;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::mpsc;
 
@@ -49,16 +49,26 @@ pub(super) async fn store_part(
     Ok((PartInfo { number, size, crc32c, unpacked }, sums))
 }
 
+/// How long one call is waited for whose store is away: a snapshot that takes hours does not end for a minute's trouble. Too long:
+/// a store that does not come back is told late, and the server keeps the backup open.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// For [`patiently`].
+pub(super) fn patience(e: &crate::store::Error) -> Duration {
+    if e.reason().is_transient() { PATIENCE } else { Duration::ZERO }
+}
+
 async fn send(store: &dyn Store, key: &str, mut chunks: mpsc::Receiver<Bytes>) -> Result<(u64, u32), Error> {
-    let upload = store.begin_upload(key).await?;
+    let upload = patiently(patience, || store.begin_upload(key)).await?;
     let sending = async {
         let (mut parts, mut size, mut crc32c) = (Vec::new(), 0, Crc32c::new());
         while let Some(chunk) = chunks.recv().await {
             size += chunk.len() as u64;
             crc32c.update(&chunk);
-            parts.push(store.upload_part(key, &upload, parts.len() as u32 + 1, chunk).await?);
+            let number = parts.len() as u32 + 1;
+            parts.push(patiently(patience, || store.upload_part(key, &upload, number, chunk.clone())).await?);
         }
-        Ok((store.finish_upload(key, &upload, parts).await?, size, crc32c.value()))
+        Ok((patiently(patience, || store.finish_upload(key, &upload, parts.clone())).await?, size, crc32c.value()))
     };
     match sending.await {
         Ok((Put::Stored, size, crc32c)) => Ok((size, crc32c)),

@@ -6,12 +6,12 @@ use super::{
     files::{CONTROL, find, group},
     manifest::{Manifest, SnapshotId, folder, manifest_key, part_key, pg_manifest_key},
     pace::Pace,
-    part::{Content, store_part},
+    part::{Content, patience, store_part},
     pg_manifest,
 };
 use crate::{
     layout::{EpochDir, FORMAT},
-    store::{Created, Store, create},
+    store::{Created, Store, create, patiently},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
@@ -117,7 +117,8 @@ pub async fn take_paced(
 }
 
 async fn new(store: &dyn Store, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
-    match create(store, key, bytes.into()).await? {
+    let bytes = bytes::Bytes::from(bytes);
+    match patiently(patience, || create(store, key, bytes.clone())).await? {
         Created::New | Created::Same => Ok(()),
         Created::Differs(_) => Err(Error::Id(format!("{key} is there already, from another snapshot"))),
     }

@@ -105,6 +105,10 @@ fn a_damaged_or_half_made_snapshot_is_never_restored() {
         assert_eq!(read_manifest(&*store, dir.system, &id("half")).await.unwrap(), None);
         bench.s3.faults().clear();
 
+        // What passes is waited for, also longer than one call's attempts.
+        for operation in [Operation::CreateUpload, Operation::UploadPart, Operation::CompleteUpload] {
+            bench.s3.faults().order(operation, "part/", Fault::SlowDown, 6);
+        }
         let manifest = take(store.clone(), &dir, &id("whole"), &server.data, &config, &options()).await.unwrap();
         let (_home, data) = empty();
         let once = RestoreOptions { tries: 1, ..RestoreOptions::default() };
