@@ -2,7 +2,7 @@
 //!
 //! Its log has grown by its own epoch's first records, so by that it would be elected again. But no client was ever let in in that
 //! epoch: all that may have been acknowledged is what it held when it was promoted. In the election that it opens itself it
-//! counts with that much, and anybody who has as much is elected rather than it.
+//! counts with that much, and anybody who has as much is elected rather than it. (Not where a person says who leads.)
 
 use super::{Core, Kind};
 use crate::{Ask, Server};
@@ -24,7 +24,7 @@ impl Core {
         else {
             return false;
         };
-        if following >= w || term.phase != Phase::Elected || !self.stalled() {
+        if following >= w || term.phase != Phase::Elected || !self.stalled() || self.by_hand(term) {
             return false;
         }
         let held = Position { timeline: *timeline, end: *end };
@@ -55,7 +55,6 @@ impl Core {
     /// Whether this member opened the epoch because nobody followed it in the one before.
     pub(super) fn gives_way(&self, term: &Term) -> bool {
         let mine = self.my_open.as_ref() == Some(&term.epoch.id);
-        let last = term.rules.last().map(|r| &r.epoch);
-        mine && self.gave_way.as_ref().is_some_and(|g| Some(&g.epoch) == last)
+        mine && self.gave_way.as_ref().is_some_and(|g| g.epoch.number + 1 == term.epoch.number)
     }
 }

@@ -303,22 +303,21 @@ impl Bench {
 
     /// Peers answer as friends would, those questions that are meant.
     pub(crate) fn answer(&mut self, which: &dyn Fn(&Ask) -> bool) {
-        self.answer_with(which, &|from, ask| Some(Ok(words::friend(from, ask))));
+        self.answer_with(which, &|from, ask| Ok(words::friend(from, ask)));
     }
 
     /// Peers answer the open questions that are meant; who was not asked, and answers all the same, is not heard.
     pub(crate) fn answer_with(
         &mut self,
         which: &dyn Fn(&Ask) -> bool,
-        how: &dyn Fn(u32, &Ask) -> Option<Result<Answer, Unreachable>>,
+        how: &dyn Fn(u32, &Ask) -> Result<Answer, Unreachable>,
     ) {
         let all = std::mem::take(&mut self.asks);
         let (meant, left): (Vec<_>, _) = all.into_iter().partition(|(_, _, ask, _)| which(ask));
         self.asks = left;
         for (id, from, ask, _) in meant {
-            if let Some(answer) = how(from.ordinal(), &ask) {
-                self.happens(Event::Answered { id, from, answer });
-            }
+            let answer = how(from.ordinal(), &ask);
+            self.happens(Event::Answered { id, from, answer });
         }
     }
 

@@ -42,7 +42,7 @@ fn opener() -> Bench {
 
 fn bystander(leader: Option<u32>) -> Bench {
     let open = opened(&active());
-    let term = leader.map_or(open.clone(), |l| elected(&open, l));
+    let term = leader.map_or_else(|| open.clone(), |l| elected(&open, l));
     let me = if leader == Some(2) { 2 } else { 3 };
     let mut bench = Bench::start(me, Some(term.clone()), data(me), detached());
     bench.step(Event::Spec(Bench::spec(1, 3)));
