@@ -182,23 +182,30 @@ pub fn sample(all: &[Plan], wanted: usize) -> Vec<Plan> {
             None => groups.push((key, vec![plan.clone()])),
         }
     }
-    // Spread over each group: a step that has no divisor in common with its size visits all of it.
+    // Spread over the groups, and over each of them.
     let mut picked = vec![];
     for round in 0.. {
         let before = picked.len();
-        for (_, group) in &groups {
+        for at in 0..groups.len() {
+            let (_, group) = &groups[spread(at, groups.len())];
             if round >= group.len() || picked.len() >= wanted {
                 continue;
             }
-            let step = (group.len() * 5 / 13).max(1);
-            let step = (step..).find(|s| gcd(*s, group.len()) == 1).unwrap_or(1);
-            picked.push(group[(round + 1) * step % group.len()].clone());
+            picked.push(group[spread(round + 1, group.len())].clone());
         }
         if picked.len() == before {
             return picked;
         }
     }
     picked
+}
+
+/// The place of the `nth` of so many: a step that has no divisor in common with their number visits all of them, and one near
+/// the golden section of it leaves no wide gaps meanwhile.
+fn spread(nth: usize, of: usize) -> usize {
+    let step = (of * 610 / 987).max(1);
+    let step = (step..).find(|s| gcd(*s, of) == 1).unwrap_or(1);
+    nth * step % of
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -223,5 +230,12 @@ mod tests {
         let words: std::collections::HashSet<&str> = some.iter().map(|p| p.disturbance.word()).collect();
         assert_eq!(words.len(), 12);
         assert_eq!(sample(&all, usize::MAX).len(), all.len());
+        let many: Vec<Plan> = (0..60).flat_map(|s| enumerate(&s.to_string(), 10, 7, 2)).collect();
+        let scenarios: std::collections::HashSet<String> = sample(&many, 200).into_iter().map(|p| p.scenario).collect();
+        assert_eq!(
+            scenarios.len(),
+            60,
+            "fewer plans than scenarios and disturbances: some of every scenario all the same"
+        );
     }
 }

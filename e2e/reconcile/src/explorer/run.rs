@@ -105,7 +105,7 @@ pub async fn run(
         let world = server.with(|a| world::of(a, &target));
         let wanted = undisturbed.and_then(|u| u.worlds.get(at));
         if let Some(wanted) = wanted.filter(|_| !hurries)
-            && let Some(difference) = world::difference(wanted, &world)
+            && let Some(difference) = compare(plan.disturbance, wanted, &world)
         {
             return Err(format!("step {} comes to something else: {difference}; last: {}", at + 1, run.last_deeds()));
         }
@@ -119,6 +119,14 @@ pub async fn run(
     untouched(&server, begun, scenario.may_lose_volumes)?;
     run.rests().await?;
     Ok(outcome)
+}
+
+/// Where what there is differs from what there should be.
+fn compare(disturbance: Disturbance, wanted: &World, world: &World) -> Option<String> {
+    if disturbance.hurries() {
+        return world::difference(&world::without_history(wanted), &world::without_history(world));
+    }
+    world::difference(wanted, world)
 }
 
 /// Whether the way back led to where it began.
@@ -249,6 +257,8 @@ impl Run {
             Step::Take(resource, name) | Step::Spoil(resource, name, _) => (*resource, (*name).to_owned()),
             _ => (sets, set),
         };
+        // Who does not wait may find that somebody else was faster.
+        let may_be_gone = matches!(step, Step::Take(..)) && self.disturbance.hurries();
         let done = self.server.with(|api| {
             let kind = api.kind_stored(resource).ok_or_else(|| format!("{resource} is not served"))?;
             let result = match step {
@@ -262,7 +272,10 @@ impl Run {
                 }
                 Step::Upgrade(_) => Ok(()),
             };
-            result.map_err(|r| r.message)
+            match result {
+                Err(refusal) if refusal.code == 404 && may_be_gone => Ok(()),
+                other => other.map_err(|r| r.message),
+            }
         });
         done.map_err(|e| format!("the user may not: {e}"))?;
         self.note(format!("the user: {}", name));
@@ -455,6 +468,9 @@ impl Run {
 
     fn restart(&mut self) {
         if self.hurried && matches!(self.disturbance, Disturbance::HurryStale(_)) {
+            // Kubelets and agents go on without an operator; then the user does.
+            let (faked, target) = (&self.faked, &self.target);
+            while self.server.with(|a| faked.step(a, &target.0, &target.1) || a.collect()) {}
             self.start();
             self.operators.iter_mut().for_each(|o| o.behind = true);
             return;

@@ -110,6 +110,23 @@ fn status(status: &Value) -> Value {
     json!({ "conditions": conditions, "memberStates": states, "rest": rest, "led": !status["leader"].is_null() })
 }
 
+/// Without what tells how far a step came before the user went on: volumes of members that left, which may never have been made or
+/// filled, and which agent ran before.
+pub(super) fn without_history(world: &World) -> World {
+    let left_behind = |name: &str| {
+        let member = name.strip_prefix("persistentvolumeclaims ").and_then(|c| c.strip_suffix("-data"));
+        member.is_some_and(|m| !world.contains_key(&format!("pods {m}")))
+    };
+    let mut rest: World =
+        world.iter().filter(|(n, _)| !left_behind(n.as_str())).map(|(n, o)| (n.clone(), o.clone())).collect();
+    for object in rest.values_mut() {
+        if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove("pgconvoy.dev/agent-before");
+        }
+    }
+    rest
+}
+
 /// Where two of them differ, in a few lines.
 pub(super) fn difference(wanted: &World, got: &World) -> Option<String> {
     let names: std::collections::BTreeSet<&String> = wanted.keys().chain(got.keys()).collect();
