@@ -9,7 +9,7 @@ use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
 #[derive(Clone, PartialEq)]
 pub(crate) struct Access {
     /// Bucket, prefix, …
-    pub(crate) place: ArchiveAccess,
+    pub(crate) place: Box<ArchiveAccess>,
     identity: Identity,
     ca: Option<Vec<u8>>,
 }
@@ -37,7 +37,7 @@ impl Access {
     pub(crate) fn read(dir: &Path, which: &str) -> Result<Option<Self>, String> {
         let called = |name: &str| format!("{which}{name}");
         let Some(place) = file(dir, &called(files::ACCESS))? else { return Ok(None) };
-        let place: ArchiveAccess = serde_json::from_slice(&place).map_err(|e| {
+        let place: Box<ArchiveAccess> = serde_json::from_slice(&place).map_err(|e| {
             format!("{} is not understood by this agent: {e}", dir.join(called(files::ACCESS)).display())
         })?;
         let text = |name: &str| match file(dir, &called(name))? {

@@ -351,6 +351,7 @@ async fn a_snapshot_gives_way_while_its_follower_is_behind() {
     let incarnation = one.incarnation.clone();
     one.reach(WantKind::Found { incarnation }).await;
     crate::archive::lead(&mut one, 1, &[]).await;
+    one.value("CREATE TABLE t AS SELECT x, repeat(md5(x::text), 30) AS y FROM generate_series(1, 40000) x").await;
     let mut two = archive.member(&set, 2).await;
     come(&mut two, &one, 1, false).await;
     follow(&mut two, &one, 1).await;
@@ -371,12 +372,15 @@ async fn a_snapshot_gives_way_while_its_follower_is_behind() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // More than 20 MiB of data at 4 MiB/s: five seconds.
+    // More than 60 MiB of data at 4 MiB/s: fifteen seconds.
     two.value("SELECT pg_wal_replay_pause()").await;
     one.value("SELECT count(pg_logical_emit_message(true, 'x', repeat('x', 1000000))) FROM generate_series(1, 40)")
         .await;
     two.wait_value("SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) > 33554432", "t").await;
     take("held-back").await;
+    // PostgreSQL has begun the backup, so that it is the reading that takes so long.
+    let begun = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_backup_start%' AND state = 'idle'";
+    two.wait_value(begun, "1").await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!is_there("held-back"), "it was read as if nothing waited");
     two.value("SELECT pg_wal_replay_resume()").await;
