@@ -287,7 +287,7 @@ impl Observed {
         })
     }
 
-    /// The members that have a pod or a claim, whatever the roster says.
+    /// The members that have a pod, a claim or certificates, whatever the roster says.
     pub fn members(&self, set: &str) -> BTreeSet<MemberName> {
         let of = |name: &str| name.parse::<MemberName>().ok().filter(|m| m.set() == set);
         self.things
@@ -295,6 +295,7 @@ impl Observed {
             .filter_map(|((_, name), t)| match t.as_ref() {
                 Thing::Pod(_) => of(name),
                 Thing::Claim(_) => name.strip_suffix("-data").and_then(of),
+                Thing::Secret(_) => name.strip_suffix("-tls").and_then(of),
                 _ => None,
             })
             .collect()

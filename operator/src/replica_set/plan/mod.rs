@@ -298,8 +298,7 @@ impl<'a> Planner<'a> {
                 .observed
                 .claim(&claim_name)
                 .filter(|c| set.deletes_volumes() && c.set_uid.as_ref() == Some(&set.uid) && !c.meta.deleting);
-            let foreign = pod.is_some_and(|p| p.meta.belongs_to_another(&set.uid));
-            if foreign || (pod.is_none() && claim.is_none()) {
+            if pod.is_some_and(|p| p.meta.belongs_to_another(&set.uid)) {
                 continue;
             }
             if pod.is_some() {
@@ -315,9 +314,10 @@ impl<'a> Planner<'a> {
             let secret = self
                 .observed
                 .secret(&secret_name)
-                .filter(|s| !s.meta.deleting && !s.meta.belongs_to_another(&set.uid))
+                .filter(|s| !s.meta.deleting && s.meta.owner.as_ref() == Some(&set.uid))
                 .map(|s| (secret_name, s.meta.uid.clone()));
-            if pod.is_some() || claim.is_some() {
+            // Each by itself: who died in the middle has left some.
+            if pod.is_some() || claim.is_some() || secret.is_some() {
                 self.plan.actions.push(Action::Remove { member, pod, claim, secret });
             }
         }

@@ -37,6 +37,23 @@ fn a_member_leaves_the_roster_then_the_rule_and_only_then_its_pod_goes() {
 }
 
 #[test]
+fn certificates_go_too_when_the_operator_died_between_them_and_the_pod() {
+    for volume_gone in [false, true] {
+        let mut world = World::running(4);
+        world.set.spec.members = 3;
+        world.lead(1, 1, &[2, 3]);
+        world.reconcile(usize::MAX);
+        world.take(Kind::Pod, "orders-4");
+        if volume_gone {
+            world.take(Kind::Claim, "orders-4-data");
+        }
+        assert!(world.names(Kind::Secret).contains(&"orders-4-tls"));
+        world.settle();
+        assert!(!world.names(Kind::Secret).contains(&"orders-4-tls"));
+    }
+}
+
+#[test]
 fn nothing_is_taken_away_before_the_shorter_roster_was_published() {
     let mut world = World::running(3);
     world.set.spec.members = 2;
