@@ -77,9 +77,11 @@ impl Embedded {
             set.apply(&Value::deserialize(document)?).await?;
         }
         let name = format!("default/{}-rw", set.name);
-        let address =
-            tokio::time::timeout(UP, known.wait_for(|k| k.contains_key(&name))).await.context("no Service")??;
-        let address = *address.get(&name).context("no Service")?;
+        let address = {
+            // Held no longer than this: whoever holds it keeps the next address from being told, and the cluster with it.
+            let known = tokio::time::timeout(UP, known.wait_for(|k| k.contains_key(&name))).await;
+            *known.context("no Service")??.get(&name).context("no Service")?
+        };
         let mut tries = 0;
         let way_in = loop {
             match set.way_in(address).await {
