@@ -38,12 +38,6 @@ impl Canvass {
         said.is_some_and(|s| s.heard == Heard::Yes && now.since(s.sent) <= limit)
     }
 
-    /// Who said within so many milliseconds that its PostgreSQL is up as a standby.
-    pub(super) fn able_within(&self, limit: u64, now: Instant) -> BTreeSet<MemberId> {
-        let able = self.0.values().filter(|s| s.able && now.since(s.sent) <= limit);
-        able.filter_map(|s| s.member.clone()).collect()
-    }
-
     /// Whether anybody who was asked in this epoch heard the leader.
     pub(super) fn anybody_hears(&self) -> bool {
         self.0.values().any(|s| s.heard == Heard::Yes)

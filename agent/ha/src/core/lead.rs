@@ -209,9 +209,6 @@ impl Core {
             self.open(Some(term), why);
             return;
         }
-        if self.unreached(term, &rule, there(&rule, &reign.streams).len()) {
-            return;
-        }
         if self.overdue(term) || !(reign.barrier && in_force(reign, &rule)) {
             return;
         }

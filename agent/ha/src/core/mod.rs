@@ -17,7 +17,6 @@ mod records;
 mod repair;
 mod term;
 mod unattached;
-mod unreached;
 
 use crate::{
     Activity, Answer, Ask, AskId, Data, Effect, Event, Instant, Local, Output, Permission, Publication, Record,
@@ -114,7 +113,6 @@ pub struct Core {
     vouch: lead::Vouch,
     /// The epoch in which clients were let in.
     gate: Option<Epoch>,
-    gave_way: Option<unreached::GaveWay>,
     short: degrade::Short,
 
     want: Want,
@@ -233,7 +231,6 @@ impl Core {
             proven: false,
             vouch: lead::Vouch::default(),
             gate: None,
-            gave_way: None,
             short: degrade::Short::default(),
             want: Want { revision: 0, kind: WantKind::Keep },
             hand_over: hand_over::HandOver::default(),

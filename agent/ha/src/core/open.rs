@@ -55,7 +55,7 @@ impl Core {
             epoch,
             phase: Phase::Recruiting,
             leader: None,
-            rules: current.filter(|_| !forsaken).map(|t| rules_that_count(t, |m| self.is_me(m))).unwrap_or_default(),
+            rules: current.filter(|_| !forsaken).map(|t| t.rules.clone()).unwrap_or_default(),
             lossy: forsaken || current.is_some_and(|t| t.lossy),
             history: current.map(|t| t.history.clone()).unwrap_or_default(),
             chain: current.map(|t| t.chain.clone()).unwrap_or_default(),
@@ -78,7 +78,7 @@ impl Core {
             self.reopen(term);
             return;
         }
-        let position = self.counted_position(term);
+        let position = self.my_position();
         self.collect(term, position);
     }
 
@@ -161,8 +161,7 @@ impl Core {
         let leaving = self.leaving();
         let winner = known.iter().filter(|(m, _)| !(leaving && m.name == self.me)).max_by_key(|(m, p)| {
             let wished = self.hand_over.wished(&m.name);
-            let rather = (m.name == self.me) != self.gives_way(term);
-            (**p, wished, rather, std::cmp::Reverse((*m).clone()))
+            (**p, wished, m.name == self.me, std::cmp::Reverse((*m).clone()))
         });
         let leader = match winner {
             Some((member, _)) => member.clone(),
@@ -225,64 +224,5 @@ impl Core {
             self.level.activity = Activity::Founding;
         }
         true
-    }
-}
-
-/// The rules that stand, without those of epochs in which whoever opens the next was to lead and that did not become active: it let no
-/// client in, and promises never to by opening another. Otherwise they would pile up for as long as none becomes active.
-fn rules_that_count(term: &Term, opens: impl Fn(&MemberId) -> bool) -> Vec<Rule> {
-    let last = term.history.last().map(|f| f.epoch.number);
-    let in_vain = |r: &&Rule| opens(&r.leader) && last.is_some_and(|last| r.epoch.number > last);
-    let count: Vec<_> = term.rules.iter().filter(|r| !in_vain(r)).cloned().collect();
-    if count.is_empty() { term.rules.clone() } else { count }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pgconvoy_terms::{ChangeId, Fork, MemberName};
-
-    fn member(n: u32) -> MemberId {
-        MemberId { name: MemberName::new("s", n), incarnation: Incarnation::from_random(n.into()) }
-    }
-
-    fn epoch(number: u32) -> Epoch {
-        Epoch { number, id: ChangeId::from_random(number.into()) }
-    }
-
-    /// Epoch 7 was active; those after it had these leaders, and were not.
-    fn term(leaders: &[u32]) -> Term {
-        let rule = |(n, leader): (u32, &u32)| {
-            let followers = [1, 2, 3].into_iter().filter(|m| m != leader).map(member).collect();
-            Rule { epoch: epoch(n), leader: member(*leader), followers, acknowledgements: 1 }
-        };
-        let fork = Fork { epoch: epoch(7), parent: None, at: None, leader: member(leaders[0]), lossy: false };
-        Term {
-            epoch: epoch(6 + leaders.len() as u32),
-            phase: Phase::Elected,
-            leader: leaders.last().map(|n| member(*n)),
-            rules: (7..).zip(leaders).map(rule).collect(),
-            lossy: false,
-            history: vec![fork],
-            chain: vec![],
-        }
-    }
-
-    fn kept(leaders: &[u32], opens: u32) -> Vec<u32> {
-        rules_that_count(&term(leaders), |m| *m == member(opens)).iter().map(|r| r.epoch.number).collect()
-    }
-
-    #[test]
-    fn who_opens_an_epoch_leaves_out_those_in_which_it_was_elected_in_vain() {
-        assert_eq!(kept(&[1, 2, 3, 2], 2), [7, 9], "its own two");
-        assert_eq!(kept(&[1, 2, 3, 2], 3), [7, 8, 10]);
-        assert_eq!(kept(&[1, 2, 3], 1), [7, 8, 9], "what it acknowledged itself in an epoch that was active stays");
-        assert_eq!(kept(&[2, 3, 2], 2), [7, 8]);
-        let mut founding = term(&[1]);
-        founding.history.clear();
-        let all = rules_that_count(&founding, |m| *m == member(1));
-        assert_eq!(all, founding.rules, "no epoch was ever active");
-        let copied = MemberId { incarnation: Incarnation::from_random(99), ..member(2) };
-        assert_eq!(rules_that_count(&term(&[1, 2]), |m| *m == copied).len(), 2, "other data of the same member");
     }
 }

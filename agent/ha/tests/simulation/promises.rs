@@ -114,52 +114,6 @@ fn a_leader_whose_postgres_nobody_reaches_is_replaced() {
     }
 }
 
-/// The leader is gone, and the PostgreSQL of one of those who are left cannot be reached: should that one be elected, it gives way to
-/// the other.
-#[test]
-fn an_elected_leader_whose_postgres_nobody_reaches_gives_way() {
-    let mut elected = 0;
-    for seed in 0..20 {
-        let mut world = World::new(seed, 3, 1, Faults::none());
-        world.run(40_000);
-        let unreached = world.followers()[0].ordinal();
-        world.block_ports(&[unreached]);
-        world.stop_leader_for(200_000);
-        world.run(5_000);
-        elected += u32::from(world.leader() == Some(unreached));
-        world.run(40_000);
-        let before = world.acknowledged();
-        world.run(10_000);
-        assert!(world.acknowledged() > before, "seed {seed}: no writes, epoch {} {:?}", world.epoch(), world.phase());
-        assert_ne!(world.leader(), Some(unreached), "seed {seed}");
-        world.block_ports(&[]);
-        world.run(250_000);
-        world.check_recovered();
-    }
-    assert!(elected > 5, "{elected} of 20, too few to show anything");
-}
-
-/// It gives way to nobody who lacks something that was acknowledged: then it is elected again, and waits to be reached.
-#[test]
-fn an_unreached_leader_does_not_give_way_to_one_that_lacks_something() {
-    for seed in 0..20 {
-        let mut world = World::new(seed, 3, 1, Faults::none());
-        world.run(40_000);
-        let has_all = world.followers()[0].ordinal();
-        world.cut_follower(1, 5_000);
-        world.run(4_000);
-        world.block_ports(&[has_all]);
-        world.stop_leader_for(200_000);
-        let before = world.acknowledged();
-        world.run(100_000);
-        assert_eq!(world.acknowledged(), before, "seed {seed}: somebody leads without what was acknowledged");
-        assert!(world.epoch() > 2, "seed {seed}: it never gave way, so nothing was shown");
-        world.block_ports(&[]);
-        world.run(400_000);
-        world.check_recovered();
-    }
-}
-
 /// Nobody reaches another's PostgreSQL, so no epoch can become active, whoever tries: they try less and less often, in the end each
 /// once in five minutes; and when the way is free again one does.
 #[test]
@@ -176,8 +130,6 @@ fn epochs_that_do_not_become_active_are_opened_less_and_less_often() {
             world.run(600_000);
             let opened = world.epoch() - before;
             assert!(opened <= 3 * 2, "seed {seed}: {opened} epochs in 10 minutes");
-            // Nor do their rules pile up: what counts is that of the last epoch that was active, and of who is at work now.
-            assert!(world.rules() <= 4, "seed {seed}: {} rules in epoch {}", world.rules(), world.epoch());
         }
         world.block_ports(&[]);
         world.run(400_000);

@@ -139,11 +139,6 @@ impl World {
         self.promises.longest_stale
     }
 
-    /// How many rules stand.
-    pub(crate) fn rules(&self) -> usize {
-        self.register.1.as_ref().map_or(0, |t| t.rules.len())
-    }
-
     /// Whether anybody has said this lately.
     pub(crate) fn was_told(&self, words: &str) -> bool {
         self.trace.iter().any(|line| line.contains(words))
