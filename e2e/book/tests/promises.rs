@@ -18,6 +18,9 @@ fn tests() -> BTreeSet<String> {
     lines.lines().filter_map(after).collect()
 }
 
+/// What no test shows yet, and the page says so.
+const NOT_YET: [&str; 1] = ["L2"];
+
 /// Words of code that can only be the name of a test: small letters and at least two lines below them.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split('`').skip(1).step_by(2);
@@ -40,7 +43,7 @@ fn every_promise_names_tests_that_are_there() {
     let promises: Vec<String> = (1..=11).map(|n| format!("S{n}")).chain((1..=4).map(|n| format!("L{n}"))).collect();
     for promise in &promises {
         let names = shown.get(promise.as_str()).unwrap_or_else(|| panic!("{promise} is not on the page"));
-        assert!(!names.is_empty(), "{promise} names no test");
+        assert_eq!(names.is_empty(), NOT_YET.contains(&promise.as_str()), "{promise} names {names:?}");
         let gone: Vec<_> = names.difference(&tests).collect();
         assert!(gone.is_empty(), "{promise} names what is no test: {gone:?}");
     }
