@@ -26,8 +26,6 @@ pub(crate) struct Faults {
     switch: f64,
     cut_peer: f64,
     cut_api: f64,
-    /// Nobody reaches its PostgreSQL.
-    block_port: f64,
     wipe: f64,
     lose_message: f64,
     unknown_swap: f64,
@@ -46,7 +44,6 @@ impl Faults {
             switch: 0.0,
             cut_peer: 0.0,
             cut_api: 0.0,
-            block_port: 0.0,
             wipe: 0.0,
             lose_message: 0.0,
             unknown_swap: 0.0,
@@ -80,8 +77,6 @@ impl Faults {
             switch: 0.5,
             cut_peer: 1.0,
             cut_api: 0.7,
-            // Who is elected and not reached waits to be (docs/failover.md, "Not there yet").
-            block_port: 0.0,
             wipe: 0.2,
             lose_message: 0.03,
             unknown_swap: 0.1,
@@ -160,8 +155,8 @@ pub(crate) struct World {
     gap: u64,
     promoted: BTreeMap<u32, MemberId>,
     promises: promises::Promises,
-    /// Whose PostgreSQL no other member reaches, while agents talk, until when.
-    ports_blocked: BTreeMap<MemberName, u64>,
+    /// Whose PostgreSQL no other member reaches, while agents talk.
+    ports_blocked: BTreeSet<MemberName>,
     /// Until then no agent hears another, while PostgreSQL streams.
     agents_apart_until: u64,
     starts: u64,
@@ -197,7 +192,7 @@ impl World {
             gap: 0,
             promoted: BTreeMap::new(),
             promises: promises::Promises::default(),
-            ports_blocked: BTreeMap::new(),
+            ports_blocked: BTreeSet::new(),
             agents_apart_until: 0,
             starts: 0,
             planned: false,
@@ -535,8 +530,7 @@ impl World {
             let had_data = m.postgres.has_data();
             {
                 let source = |n: &MemberName| {
-                    let blocked = self.ports_blocked.get(n).is_some_and(|until| *until > self.now);
-                    let reached = !cut && !blocked;
+                    let reached = !cut && !self.ports_blocked.contains(n);
                     self.members.get(n).filter(|s| reached && s.cut_until <= self.now).map(|s| &s.postgres)
                 };
                 let agent = m.core.is_some();
@@ -643,11 +637,6 @@ impl World {
                 let until = self.now + 1_000 + self.rng.below(20_000);
                 self.note(format!("{who} without API until {until}"));
                 self.members.get_mut(who).unwrap().no_api_until = until;
-            }
-            if f.block_port > 0.0 && self.rng.chance(per_tick(f.block_port)) {
-                let until = self.now + 1_000 + self.rng.below(40_000);
-                self.note(format!("{who} postgres unreached until {until}"));
-                self.ports_blocked.insert(who.clone(), until);
             }
             if self.rng.chance(per_tick(f.wipe)) {
                 self.wipe(who);

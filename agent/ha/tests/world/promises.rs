@@ -146,6 +146,6 @@ impl World {
 
     /// From now on nobody reaches the PostgreSQL of these members; agents talk as before.
     pub(crate) fn block_ports(&mut self, of: &[u32]) {
-        self.ports_blocked = of.iter().map(|n| (super::name(*n), u64::MAX)).collect();
+        self.ports_blocked = of.iter().map(|n| super::name(*n)).collect();
     }
 }
