@@ -39,13 +39,6 @@ fn whatever_goes_wrong_it_comes_to_the_same_and_rests() {
             failure.split(": ").next().unwrap()
         );
     }
-    println!(
-        "measured: {} plans of {} in {} scenarios, {} failed, {:.0} s",
-        explored.plans,
-        explored.possible,
-        explored.scenarios,
-        explored.failures.len(),
-        begun.elapsed().as_secs_f64()
-    );
+    println!("{}", explored.measured(begun.elapsed()));
     assert!(explored.failures.is_empty(), "{} plans failed", explored.failures.len());
 }

@@ -56,13 +56,6 @@ fn main() -> ExitCode {
     for failure in &explored.failures {
         println!("{failure}");
     }
-    println!(
-        "measured: {} plans of {} in {} scenarios, {} failed, {:.0} s",
-        explored.plans,
-        explored.possible,
-        explored.scenarios,
-        explored.failures.len(),
-        begun.elapsed().as_secs_f64()
-    );
+    println!("{}", explored.measured(begun.elapsed()));
     if explored.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

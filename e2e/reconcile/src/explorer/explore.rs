@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// What came of it.
@@ -20,6 +21,20 @@ pub struct Explored {
     pub plans: usize,
     /// What failed: `plan: why`.
     pub failures: Vec<String>,
+}
+
+impl Explored {
+    /// What is told at the end.
+    pub fn measured(&self, took: Duration) -> String {
+        format!(
+            "measured: {} plans of {} in {} scenarios, {} failed, {:.0} s",
+            self.plans,
+            self.possible,
+            self.scenarios,
+            self.failures.len(),
+            took.as_secs_f64()
+        )
+    }
 }
 
 /// Runs `wanted` plans, or as many as there are; those of one scenario if `only` names one, a single plan if it names that. `told` hears
