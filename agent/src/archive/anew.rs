@@ -6,7 +6,7 @@ use pgconvoy_archive::{
     layout::{EpochDir, Gap},
     retain::{Good, Inventory},
     ship::Progress,
-    snapshot::{self, SnapshotId, take_paced},
+    snapshot::{self, SnapshotId, take},
     store::Store,
 };
 use pgconvoy_terms::Lsn;
@@ -105,10 +105,10 @@ impl Shipping {
         let id: SnapshotId = clock::wall().strftime("after-gap-%Y%m%dt%H%M%Sz").to_string().parse()?;
         say(&format!("snapshot {id}, which begins anew, is being taken"));
         let time = clock::wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time };
-        let server = self.driver.archivist().streaming();
         let pace = self.access.pace();
-        let taking = take_paced(store.clone(), dir, &id, &self.me.paths.pgdata, &server, &options, &pace);
+        let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time, pace: pace.clone() };
+        let server = self.driver.archivist().streaming();
+        let taking = take(store.clone(), dir, &id, &self.me.paths.pgdata, &server, &options);
         let taken = Box::pin(giving_way(&self.driver, &pace, taking)).await?;
         match timeout(WAL, progress.wait_for(|p| p.archived >= taken.stop)).await {
             Ok(Ok(_)) => Ok(Some(id)),

@@ -11,7 +11,7 @@ use crate::{
 };
 use pgconvoy_archive::{
     layout::EpochDir,
-    snapshot::{self, Manifest, SnapshotId, take_paced},
+    snapshot::{self, Manifest, SnapshotId, take},
     store::{self, S3},
 };
 use pgconvoy_crds::{PgSnapshotStatus, SnapshotPhase};
@@ -192,10 +192,10 @@ impl Taker {
         let store = Arc::new(S3::new(access.config()).await?);
         let mut archivist = self.driver.archivist();
         let id: SnapshotId = name.parse()?;
-        let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time: now() };
-        let server = archivist.streaming();
         let pace = access.pace();
-        let taking = take_paced(store, dir, &id, &self.me.paths.pgdata, &server, &options, &pace);
+        let options = snapshot::Options { part_size: PART, parallel: PARALLEL, time: now(), pace: pace.clone() };
+        let server = archivist.streaming();
+        let taking = take(store, dir, &id, &self.me.paths.pgdata, &server, &options);
         let manifest = giving_way(&self.driver, &pace, taking).await?;
         // It is good once its WAL is archived as well: the leader's slot stands behind what is.
         let begun = Instant::now();

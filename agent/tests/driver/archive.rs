@@ -130,7 +130,8 @@ impl Archive {
 
     pub(crate) async fn snapshot_in_parts(&self, of: &Member, number: u32, name: &str, part_size: u64) -> SystemId {
         let dir = self.dir(of, number).await;
-        let options = snapshot::Options { part_size, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
+        let options =
+            snapshot::Options { part_size, parallel: 2, time: "2026-01-01T00:00:00Z".into(), pace: Arc::default() };
         let store = Arc::new(self.store.clone());
         let pgdata = &of.config.identity.paths.pgdata;
         take(store, &dir, &name.parse().unwrap(), pgdata, &local(of), &options).await.unwrap();

@@ -225,11 +225,9 @@ impl Shared {
         }
         if found != Whole::Yes && link.until.is_none_or(|until| covered < until) {
             // It is the end of the log, or there is a hole.
-            if let Some(last) = last_behind(&*self.store, link, segment).await? {
-                if link.until.is_some()
-                    || last.bytes_since(covered) >= ahead(size)
-                    || self.given_up(link, covered).await?
-                {
+            let far = Lsn(covered.0.saturating_add(ahead(size)));
+            if let Some(last) = last_behind(&*self.store, link, segment, far).await? {
+                if link.until.is_some() || last >= far || self.given_up(link, covered).await? {
                     return Err(Error::Gap { segment, covered });
                 }
                 if !end {

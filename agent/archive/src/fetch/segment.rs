@@ -61,8 +61,14 @@ pub(super) async fn pieces(
     Ok(Some(end))
 }
 
-/// The beginning of the last object that the epoch has behind this segment, before its end; `None`: there is none.
-pub(super) async fn last_behind(store: &dyn Store, link: &Link, segment: SegmentName) -> Result<Option<Lsn>, Error> {
+/// The beginning of the last object that the epoch has behind this segment, before its end, or of one at or behind `enough`;
+/// `None`: there is none.
+pub(super) async fn last_behind(
+    store: &dyn Store,
+    link: &Link,
+    segment: SegmentName,
+    enough: Lsn,
+) -> Result<Option<Lsn>, Error> {
     let size = link.claim.segment_size;
     let next = Lsn(segment.start(size).0 + size);
     let counts = |lsn: &Lsn| *lsn >= next && link.until.is_none_or(|until| *lsn < until);
@@ -71,7 +77,7 @@ pub(super) async fn last_behind(store: &dyn Store, link: &Link, segment: Segment
     walk(store, &link.dir.wal(), Some(&after), false, |page| {
         let start = |key: &str| parse_segment(key).map(|s| s.start(size)).or_else(|| Some(Piece::parse(key)?.start));
         last = last.max(page.objects.iter().filter_map(|o| start(&o.key)).filter(counts).max());
-        true
+        last.is_none_or(|last| last < enough)
     })
     .await?;
     Ok(last)

@@ -22,12 +22,6 @@ pub use owner::{FORMAT, Owner, adopt, open_archive};
 /// goes no further ahead; so a hole with less behind it, at the end of the newest epoch, is where shipping was cut off, and one
 /// with more has lost what was there once. Less: a distant store is never busy. More: a lost object is taken for one that never
 /// came.
-pub(crate) const fn ahead(segment_size: u64) -> u64 {
-    const LEAST: u64 = 64 << 20;
-    const MOST: u64 = 128 << 20;
-    match segment_size.saturating_mul(4) {
-        size if size < LEAST => LEAST,
-        size if size > MOST => MOST,
-        size => size,
-    }
+pub(crate) fn ahead(segment_size: u64) -> u64 {
+    segment_size.saturating_mul(4).clamp(64 << 20, 128 << 20)
 }

@@ -21,4 +21,4 @@ pub use manifest::{Manifest, PartInfo, SnapshotId, list, read_manifest};
 pub(crate) use manifest::{folder, manifest_key, part_key, pg_manifest_key};
 pub use pace::Pace;
 pub use restore::{RestoreOptions, restore};
-pub use take::{Options, take, take_paced};
+pub use take::{Options, take};

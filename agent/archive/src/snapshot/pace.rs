@@ -28,6 +28,13 @@ struct State {
     paid: Instant,
 }
 
+impl Default for Pace {
+    /// As fast as it goes.
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Pace {
     /// At most so many bytes of files a second; none: as fast as it goes.
     pub fn new(limit: Option<u64>) -> Self {

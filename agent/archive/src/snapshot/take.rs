@@ -30,21 +30,8 @@ pub struct Options {
     pub parallel: usize,
     /// When it begins, in RFC 3339, for people.
     pub time: String,
-}
-
-/// [`take_paced`], as fast as it goes.
-///
-/// # Errors
-/// As there.
-pub async fn take(
-    store: Arc<dyn Store>,
-    epoch: &EpochDir,
-    id: &SnapshotId,
-    data: &Path,
-    server: &pgconvoy_wire::Config,
-    options: &Options,
-) -> Result<Manifest, Error> {
-    take_paced(store, epoch, id, data, server, options, &Arc::new(Pace::new(None))).await
+    /// How fast it reads.
+    pub pace: Arc<Pace>,
 }
 
 /// Takes a snapshot of the data directory of a running server: `epoch` is the one that it follows or leads. Whoever calls
@@ -52,14 +39,13 @@ pub async fn take(
 ///
 /// # Errors
 /// [`Error`]; what was stored until then stays, without a manifest, and is no snapshot.
-pub async fn take_paced(
+pub async fn take(
     store: Arc<dyn Store>,
     epoch: &EpochDir,
     id: &SnapshotId,
     data: &Path,
     server: &pgconvoy_wire::Config,
     options: &Options,
-    pace: &Arc<Pace>,
 ) -> Result<Manifest, Error> {
     let system = epoch.system;
     let there = store.list(&folder(system, id), None, false).await?;
@@ -83,7 +69,8 @@ pub async fn take_paced(
     }
     let last = contents.len() as u32;
     let numbered = (0u32..).zip(contents).map(|(number, content)| {
-        let (store, data, key, pace) = (store.clone(), data.clone(), part_key(system, id, number), pace.clone());
+        let (store, data, key, pace) =
+            (store.clone(), data.clone(), part_key(system, id, number), options.pace.clone());
         async move { store_part(&*store, &key, number, &data, content, pace).await }
     });
     let mut done: Vec<_> = stream::iter(numbered).buffer_unordered(options.parallel.max(1)).try_collect().await?;
@@ -94,7 +81,7 @@ pub async fn take_paced(
     let ended = backup.end().await?;
     let given = vec![(PathBuf::from(CONTROL), control), (PathBuf::from("backup_label"), ended.label.into_bytes())];
     let key = part_key(system, id, last);
-    done.push(store_part(&*store, &key, last, &data, vec![Content::Given(given)], pace.clone()).await?);
+    done.push(store_part(&*store, &key, last, &data, vec![Content::Given(given)], options.pace.clone()).await?);
 
     done.sort_by_key(|(part, _)| part.number);
     let (parts, sums): (Vec<_>, Vec<_>) = done.into_iter().unzip();

@@ -9,7 +9,6 @@ use super::{
 
 /// What a refusal means and what to do about it; `None`: the reason says all there is to say. `said` is the store's message.
 pub(super) fn advice(config: &Config, call: Call, reason: Reason, code: &str, said: &str) -> Option<String> {
-    let creates = matches!(call, Call::Put | Call::BeginUpload);
     if let (Reason::NotLent | Reason::LenderAway, Credentials::Lent(lender)) = (reason, &config.credentials) {
         return Some(lent(lender, reason == Reason::LenderAway, &config.region));
     }
@@ -28,7 +27,7 @@ pub(super) fn advice(config: &Config, call: Call, reason: Reason, code: &str, sa
             Some("it does not take these tags; correct tags, or leave them out".into())
         }
         (_, _, Encryption::S3 | Encryption::Kms(_))
-            if creates
+            if creates(call)
                 && matches!(reason, Reason::Refused | Reason::Unsupported)
                 && ["ncrypt", "KMS", "SSE"].iter().any(|word| said.contains(word) || code.contains(word)) =>
         {
@@ -36,6 +35,11 @@ pub(super) fn advice(config: &Config, call: Call, reason: Reason, code: &str, sa
         }
         _ => None,
     }
+}
+
+/// Whether the call carries what is asked for beside the object.
+fn creates(call: Call) -> bool {
+    matches!(call, Call::Put | Call::BeginUpload)
 }
 
 /// What keeps keys from being lent.
@@ -78,8 +82,7 @@ fn denied(config: &Config, call: Call, said: &str) -> Option<String> {
         return Some("s3:PutObjectTagging, which tags need".into());
     }
     let mut all = vec![call.permission().to_owned()];
-    let creates = matches!(call, Call::Put | Call::BeginUpload);
-    if creates && !config.tags.is_empty() {
+    if creates(call) && !config.tags.is_empty() {
         all.push("s3:PutObjectTagging".into());
     }
     if let Encryption::Kms(_) = config.encryption {

@@ -4,7 +4,7 @@ use crate::{
     bench::Bench,
     server::{Server, each},
 };
-use pgconvoy_archive::snapshot::{Manifest, Options, Pace, take_paced};
+use pgconvoy_archive::snapshot::{Manifest, Options, Pace, take};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -20,16 +20,16 @@ fn a_snapshot_reads_no_faster_than_it_may_and_gives_way() {
         let server = Server::start(pg).await;
         let bench = Bench::new().await;
         let dir = bench.dir(&server).await;
-        let options = Options { part_size: 6 << 20, parallel: 3, time: "2026-01-01T00:00:00Z".into() };
-        let take = async |name: &str, pace: Arc<Pace>| {
+        let take_at = async |name: &str, pace: Arc<Pace>| {
+            let options = Options { part_size: 6 << 20, parallel: 3, time: "2026-01-01T00:00:00Z".into(), pace };
             let (store, local) = (Arc::new(bench.store.clone()), server.local());
             let begun = Instant::now();
             let id = name.parse().unwrap();
-            let taken = take_paced(store, &dir, &id, &server.data, &local, &options, &pace).await.unwrap();
+            let taken = take(store, &dir, &id, &server.data, &local, &options).await.unwrap();
             (taken, begun.elapsed())
         };
         const MIB: f64 = (1 << 20) as f64;
-        let (taken, lasted) = take("slow", Arc::new(Pace::new(Some(16 << 20)))).await;
+        let (taken, lasted) = take_at("slow", Arc::new(Pace::new(Some(16 << 20)))).await;
         assert!(bytes(&taken) > 16.0 * MIB, "{} bytes are read too soon to tell", bytes(&taken));
         // But for the burst that it may begin with.
         let least = bytes(&taken) / (16.0 * MIB) - 0.3;
@@ -42,7 +42,7 @@ fn a_snapshot_reads_no_faster_than_it_may_and_gives_way() {
             tokio::time::sleep(Duration::from_secs(2)).await;
             pace.press(false);
         };
-        let ((_, lasted), ()) = tokio::join!(take("pressed", pace.clone()), relief);
+        let ((_, lasted), ()) = tokio::join!(take_at("pressed", pace.clone()), relief);
         assert!(lasted >= Duration::from_secs(2), "{lasted:?}");
     });
 }

@@ -16,7 +16,7 @@ fn id(name: &str) -> SnapshotId {
 
 fn options() -> Options {
     // Small parts, so that there are many.
-    Options { part_size: 6 << 20, parallel: 3, time: "2026-01-01T00:00:00Z".into() }
+    Options { part_size: 6 << 20, parallel: 3, time: "2026-01-01T00:00:00Z".into(), pace: Arc::default() }
 }
 
 /// An empty data directory, closed to others as PostgreSQL wants it.

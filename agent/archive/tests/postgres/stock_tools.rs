@@ -40,7 +40,7 @@ fn every_row_is_restored_with_stock_tools() {
         let dir = shipper.options.dir.clone();
         let start = shipper.options.claim.start;
         write(&server, 30_000).await;
-        let options = Options { part_size: 6 << 20, parallel: 2, time: "t".into() };
+        let options = Options { part_size: 6 << 20, parallel: 2, time: "t".into(), pace: Arc::default() };
         let id = "before".parse().unwrap();
         let store = Arc::new(bench.store.clone());
         take(store, &dir, &id, &server.data, &server.local(), &options).await.unwrap();

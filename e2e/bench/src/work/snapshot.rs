@@ -28,7 +28,8 @@ impl Snapshot {
         let store = Arc::new(store(&self.prefix).await?);
         let config = streaming(&self.socket, self.port);
         let dir = dir(&mut Client::connect(&config).await?).await?;
-        let options = Options { part_size: 1 << 30, parallel: 2, time: "2026-01-01T00:00:00Z".into() };
+        let options =
+            Options { part_size: 1 << 30, parallel: 2, time: "2026-01-01T00:00:00Z".into(), pace: Arc::default() };
         measured(async {
             let data = self.socket.join("data");
             let manifest = take(store, &dir, &"bench".parse()?, &data, &config, &options).await?;
